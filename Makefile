@@ -1,0 +1,51 @@
+# Everything runs in .venv, which the targets make and keep up to date themselves.
+# PYTHON=/path/to/python3 chooses the interpreter of a new .venv; ARGS='…' is passed on.
+
+SHELL = /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt bench lock env clean quickstart-venv dev-venv
+
+ARGS ?=
+JOBS ?= 2
+PORT ?=
+PYTHON ?=
+export PYTHON
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: quickstart-venv ## the whole gateway on this machine, with a simulated Pixapi: PORT=8080, PIXAPI_KEY=… for the real one
+	@exec .venv/bin/pixapi-gateway quickstart $(if $(PORT),--port $(PORT)) $(ARGS)
+
+test: dev-venv ## all tests: ARGS='-k ledger', JOBS=2
+	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+check: dev-venv ## formatting, lint, types, layers, documentation
+	@.venv/bin/ruff format --check --quiet . || { echo 'Not formatted; run: make fmt' >&2; exit 1; }
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@.venv/bin/python -m pytest -q tests/docs
+
+fmt: dev-venv ## format, and mend what ruff can mend
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+bench: dev-venv ## the benchmarks: ARGS='--help'
+	@.venv/bin/python -m benchmarks $(ARGS)
+
+lock: dev-venv ## write requirements/*.lock anew: ARGS=--upgrade for newer versions
+	@scripts/lock.sh $(ARGS)
+
+env: ## .env with fresh secrets for docker compose
+	@scripts/make_env.sh
+
+clean: ## remove .venv, caches and builds; the quickstart's data stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache build dist
+	find benchmarks gateway migrations tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+quickstart-venv:
+	@scripts/setup.sh quickstart
+
+dev-venv:
+	@scripts/setup.sh dev

@@ -1,0 +1,173 @@
+"""Admin tokens: who may use the admin API, and as what."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Row, Update, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway import errors
+from gateway.access.key_format import ADMIN_TOKEN, Peppers, make, parse
+from gateway.db import audit
+from gateway.db.engine import Database
+from gateway.db.paging import Keyset, Page, PageOf
+from gateway.db.tables import NOW, admin_sessions, admin_tokens
+from gateway.ids import uuid7
+
+Role = Literal["admin", "viewer"]
+USE_IS_NOTED_EVERY = timedelta(minutes=1)
+_COLUMNS = [column for column in admin_tokens.c if column.name != "digest"]
+_ORDER = Keyset("admin_tokens", admin_tokens.c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPrincipal:
+    """Who asks: `actor` as audit entries name it, and what it may do (`viewer` only reads)."""
+
+    actor: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminToken:
+    """A token as stored, without what could be used as one."""
+
+    id: UUID
+    name: str
+    role: Role
+    last4: str
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A new token together with its text, which exists nowhere else."""
+
+    token: AdminToken
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"IssuedToken({self.token.id} …{self.token.last4})"
+
+
+class AdminTokens:
+    """Turns what a caller sends into a principal. Nothing is cached: a revoked token stops at once."""
+
+    def __init__(self, database: Database, peppers: Peppers, bootstrap: str | None) -> None:
+        self._database = database
+        self._peppers = peppers
+        self._bootstrap = None if bootstrap is None else bootstrap.encode()
+
+    async def authenticate(self, authorization: Sequence[str]) -> AdminPrincipal:
+        """The principal of the request's Authorization headers; 401 unless there is exactly one good one."""
+        if len(authorization) != 1:
+            raise errors.unauthenticated_admin()
+        scheme, _, token = authorization[0].partition(" ")
+        if scheme.lower() != "bearer":
+            raise errors.unauthenticated_admin()
+        # Header values are bytes in latin-1 clothes.
+        principal = await self.principal_of(token.strip().encode("latin-1", "replace"))
+        if principal is None:
+            raise errors.unauthenticated_admin()
+        return principal
+
+    async def principal_of(self, token: bytes) -> AdminPrincipal | None:
+        """The principal this token's bytes stand for, None when it is unknown or revoked."""
+        if self._bootstrap is not None and hmac.compare_digest(token, self._bootstrap):
+            return AdminPrincipal("bootstrap", "admin")
+        parsed = parse(token.decode("ascii", "replace"), ADMIN_TOKEN)
+        if parsed is None:
+            return None
+        digests = self._peppers.digests(parsed.text)
+        query = select(*_COLUMNS).where(
+            admin_tokens.c.digest.in_(digests), admin_tokens.c.revoked_at.is_(None)
+        )
+        async with self._database.autocommit() as connection:
+            row = (await connection.execute(query)).one_or_none()
+            if row is None:
+                return None
+            await connection.execute(_noted_use(row.id))
+        return AdminPrincipal(f"admin-token:{row.id}", row.role)
+
+
+async def issue(
+    connection: AsyncConnection, actor: str, peppers: Peppers, name: str, role: Role
+) -> IssuedToken:
+    """A new token and its text."""
+    made = make(ADMIN_TOKEN)
+    values = {
+        "id": uuid7(),
+        "name": name,
+        "role": role,
+        "digest": peppers.sign(made.text),
+        "last4": made.text[-4:],
+    }
+    row = (await connection.execute(admin_tokens.insert().values(**values).returning(*_COLUMNS))).one()
+    token = _token(row)
+    await _record(connection, actor, "admin-token.issue", token, {"name": name, "role": role})
+    return IssuedToken(token, made.text)
+
+
+async def page(connection: AsyncConnection, which: PageOf) -> Page[AdminToken]:
+    """One page of all tokens, revoked ones too."""
+    return await _ORDER.read(connection, select(*_COLUMNS), which, _token)
+
+
+async def revoke(connection: AsyncConnection, actor: str, token_id: str) -> AdminToken:
+    """Ends the token and the sessions it opened, for good; 404; repeating it changes nothing."""
+    query = select(*_COLUMNS).where(admin_tokens.c.id == _uuid(token_id)).with_for_update()
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise _unknown()
+    if row.revoked_at is not None:
+        return _token(row)
+    statement = admin_tokens.update().where(admin_tokens.c.id == row.id).values(revoked_at=NOW)
+    token = _token((await connection.execute(statement.returning(*_COLUMNS))).one())
+    sessions = admin_sessions.c
+    await connection.execute(
+        admin_sessions.update()
+        .where(sessions.token_id == token.id, sessions.ended_at.is_(None))
+        .values(ended_at=NOW)
+    )
+    await _record(connection, actor, "admin-token.revoke", token, {"name": token.name})
+    return token
+
+
+async def _record(
+    connection: AsyncConnection, actor: str, action: str, token: AdminToken, detail: dict[str, Any]
+) -> None:
+    await audit.write(
+        connection, actor=actor, action=action, subject=("admin-token", str(token.id)), detail=detail
+    )
+
+
+def _noted_use(token_id: UUID) -> Update:
+    last = admin_tokens.c.last_used_at
+    return (
+        admin_tokens.update()
+        .where(admin_tokens.c.id == token_id, or_(last.is_(None), last < NOW - USE_IS_NOTED_EVERY))
+        .values(last_used_at=NOW)
+    )
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise _unknown() from None
+
+
+def _unknown() -> errors.GatewayError:
+    return errors.not_found("There is no admin token with this id.", "admin_token_not_found")
+
+
+def _token(row: Row[Any]) -> AdminToken:
+    return AdminToken(**row._mapping)

@@ -1,0 +1,74 @@
+"""The text of team keys and admin tokens, and the digest they are stored as.
+
+`pxg_` (or `pxa_`) + 10-character public id + `_` + 32-character secret + 6-character CRC-32 of all before it, in
+base62. The checksum turns away typos and made-up keys before anything is looked up; it is no secret. The secret has
+190 random bits, so a keyed fast digest is enough: there is nothing to guess offline without the pepper.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+TEAM_KEY: Literal["pxg"] = "pxg"
+ADMIN_TOKEN: Literal["pxa"] = "pxa"  # noqa: S105 - a prefix
+_SHAPE = re.compile(r"(pxg|pxa)_([0-9A-Za-z]{10})_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedKey:
+    """A well-formed key: its kind, public id and whole text."""
+
+    kind: str
+    public_id: str
+    text: str
+
+
+def make(kind: Literal["pxg", "pxa"]) -> ParsedKey:
+    """A new random key of this kind."""
+    public_id, secret = _random(10), _random(32)
+    body = f"{kind}_{public_id}_{secret}"
+    return ParsedKey(kind, public_id, body + checksum(body))
+
+
+def parse(text: str, kind: Literal["pxg", "pxa"]) -> ParsedKey | None:
+    """The key in `text`, or None when its shape, kind or checksum is wrong."""
+    match = _SHAPE.fullmatch(text)
+    if match is None or match[1] != kind or checksum(text[:-6]) != match[4]:
+        return None
+    return ParsedKey(kind, match[2], text)
+
+
+def checksum(text: str) -> str:
+    """CRC-32 of `text` in base62, six characters, left-padded with `0`."""
+    number = zlib.crc32(text.encode("ascii"))
+    digits = ""
+    while number:
+        number, rest = divmod(number, 62)
+        digits = ALPHABET[rest] + digits
+    return digits.rjust(6, "0")
+
+
+class Peppers:
+    """The secrets keys are digested with: the first signs, all verify."""
+
+    def __init__(self, peppers: Sequence[str]) -> None:
+        self._peppers = tuple(pepper.encode() for pepper in peppers)
+
+    def sign(self, text: str) -> bytes:
+        """The digest a new key is stored as: 32 bytes."""
+        return hmac.digest(self._peppers[0], text.encode(), "sha256")
+
+    def digests(self, text: str) -> list[bytes]:
+        """Every digest this key may be stored as, the current pepper's first."""
+        return [hmac.digest(pepper, text.encode(), "sha256") for pepper in self._peppers]
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))

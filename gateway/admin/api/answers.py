@@ -1,0 +1,242 @@
+"""What the admin API answers, as schemas. Credits are exact decimals; times are ISO 8601 in UTC; secrets are absent,
+save in the two answers that hand out a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from gateway.access.admin_tokens import AdminToken, Role
+from gateway.access.team_keys import KeyState, TeamKey
+from gateway.access.teams import Team
+from gateway.credits.amount import to_decimal
+from gateway.credits.quotas import Period, Quota
+from gateway.db.audit_listing import AuditEntry
+from gateway.db.paging import Page
+from gateway.pool.upstream_keys import KeyState as UpstreamKeyState
+from gateway.pool.upstream_keys import UpstreamKey
+from gateway.tasks.listing import ListedTask
+
+T = TypeVar("T")
+S = TypeVar("S")
+Credits = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "format": "credits"})]
+Secret = Annotated[str, Meta(description="Shown this once; keep it.")]
+
+
+class Listing(Struct, Generic[T], frozen=True):
+    """One page, newest first; `next` goes into `after` for the page behind it."""
+
+    data: list[T]
+    has_more: bool = False
+    next: str | None = None
+
+
+class QuotaAnswer(Struct, frozen=True, kw_only=True):
+    """A limit in credits for a period; `enforce: false` only counts."""
+
+    scope: Literal["team", "key"]
+    period: Period
+    limit: Credits
+    enforce: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class TeamAnswer(Struct, frozen=True, kw_only=True):
+    """A team with its own quotas."""
+
+    id: UUID
+    slug: str
+    name: str
+    state: Literal["active", "suspended"]
+    time_zone: str
+    cost_center: str | None
+    allowed_models: tuple[str, ...] | None
+    requests_per_minute: int | None
+    max_in_flight: int | None
+    unlimited: bool
+    quotas: list[QuotaAnswer]
+    suspended_at: datetime | None
+    created_at: datetime
+
+
+class KeyAnswer(Struct, frozen=True, kw_only=True):
+    """A team key. `rotated` ones work until `expires_at`; `prefix` and `last4` are the ends of its text."""
+
+    id: str
+    team: str
+    team_id: UUID
+    name: str
+    prefix: str
+    last4: str
+    state: KeyState
+    allowed_models: tuple[str, ...] | None
+    allowed_addresses: tuple[str, ...] | None
+    requests_per_minute: int | None
+    max_in_flight: int | None
+    replaced_by: str | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+
+
+class IssuedKeyAnswer(KeyAnswer, frozen=True, kw_only=True):
+    """A new team key with its whole text."""
+
+    secret: Secret
+
+
+class UpstreamKeyAnswer(Struct, frozen=True, kw_only=True):
+    """A key of the pool; its secret is never answered."""
+
+    id: UUID
+    label: str
+    account: str
+    last4: str
+    weight: int
+    max_in_flight: int | None
+    state: UpstreamKeyState
+    state_reason: str | None
+    state_changed_at: datetime
+    paid_rests_until: datetime | None
+    reads_rest_until: datetime | None
+    rest_reason: str | None
+    created_at: datetime
+
+
+class TaskAnswer(Struct, frozen=True, kw_only=True):
+    """A task; `credits_cost` is what Pixapi named, once it has ended."""
+
+    id: str
+    team: str
+    team_id: UUID
+    key_id: str
+    hold_id: UUID
+    upstream_key_id: UUID
+    model: str
+    operation: str
+    status: str
+    credits_cost: Credits | None
+    failed_reads: int
+    created_at: datetime
+    read_at: datetime | None
+    ended_at: datetime | None
+
+
+class AuditAnswer(Struct, frozen=True, kw_only=True):
+    """One change."""
+
+    id: UUID
+    actor: str
+    action: str
+    subject_type: str
+    subject_id: str
+    team_id: UUID | None
+    detail: Mapping[str, Any]
+    made_at: datetime
+
+
+class AdminTokenAnswer(Struct, frozen=True, kw_only=True):
+    """An admin token."""
+
+    id: UUID
+    name: str
+    role: Role
+    last4: str
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    created_at: datetime
+
+
+class IssuedAdminTokenAnswer(AdminTokenAnswer, frozen=True, kw_only=True):
+    """A new admin token with its whole text."""
+
+    secret: Secret
+
+
+class DatabaseAnswer(Struct, frozen=True, kw_only=True):
+    """Whether the database answers, and its migration."""
+
+    ok: bool
+    revision: str | None
+
+
+class CountsAnswer(Struct, frozen=True, kw_only=True):
+    """How much there is: keys that work, upstream keys by state, tasks and holds that have not ended."""
+
+    teams: int
+    keys: int
+    upstream_keys: dict[str, int]
+    open_tasks: int
+    open_holds: int
+
+
+class StatusAnswer(Struct, frozen=True, kw_only=True):
+    """The gateway's state; `counts` is null while the database does not answer."""
+
+    version: str
+    database: DatabaseAnswer
+    counts: CountsAnswer | None
+
+
+def listing(page: Page[S], answer: Callable[[S], T]) -> Listing[T]:
+    """A page as it is answered."""
+    return Listing([answer(item) for item in page.items], page.next is not None, page.next)
+
+
+def of_quota(quota: Quota) -> QuotaAnswer:
+    return QuotaAnswer(
+        scope="team" if quota.key_id is None else "key",
+        period=quota.period,
+        limit=to_decimal(quota.limit_micro),
+        enforce=quota.enforce,
+        created_at=quota.created_at,
+        updated_at=quota.updated_at,
+    )
+
+
+def of_team(team: Team, quotas: list[Quota]) -> TeamAnswer:
+    return TeamAnswer(
+        **_fields(team),
+        state="active" if team.suspended_at is None else "suspended",
+        quotas=[of_quota(quota) for quota in quotas],
+    )
+
+
+def of_key(key: TeamKey, now: datetime) -> KeyAnswer:
+    return KeyAnswer(**_fields(key), prefix=key.prefix, state=key.state(now))
+
+
+def of_issued_key(key: TeamKey, secret: str, now: datetime) -> IssuedKeyAnswer:
+    return IssuedKeyAnswer(**_fields(key), prefix=key.prefix, state=key.state(now), secret=secret)
+
+
+def of_upstream_key(key: UpstreamKey) -> UpstreamKeyAnswer:
+    return UpstreamKeyAnswer(**_fields(key))
+
+
+def of_task(task: ListedTask) -> TaskAnswer:
+    cost = None if task.credits_cost is None else to_decimal(task.credits_cost)
+    return TaskAnswer(**(_fields(task) | {"credits_cost": cost}))
+
+
+def of_audit_entry(entry: AuditEntry) -> AuditAnswer:
+    return AuditAnswer(**_fields(entry))
+
+
+def of_admin_token(token: AdminToken) -> AdminTokenAnswer:
+    return AdminTokenAnswer(**_fields(token))
+
+
+def of_issued_admin_token(token: AdminToken, secret: str) -> IssuedAdminTokenAnswer:
+    return IssuedAdminTokenAnswer(**_fields(token), secret=secret)
+
+
+def _fields(item: Any) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in item.__dataclass_fields__}

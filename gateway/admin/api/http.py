@@ -1,0 +1,111 @@
+"""The rows of the admin API as Starlette routes: token, role, body and query are checked here, for every row alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from gateway import errors
+from gateway.access.admin_tokens import AdminTokens
+from gateway.admin.api.binding import invoke, require_role
+from gateway.admin.api.openapi import PREFIX
+from gateway.admin.api.route import AdminApi, AdminRoute
+from gateway.admin.api.routes import ROUTES
+from gateway.proxy import strict_json
+
+LARGEST_BODY = 1024 * 1024
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+def admin_routes(api: AdminApi, tokens: AdminTokens) -> list[BaseRoute]:
+    """Every row of the table under its full path. Failures are raised as GatewayError, never answered here."""
+    paths: dict[str, dict[str, AdminRoute]] = {}
+    for row in ROUTES:
+        paths.setdefault(row.path, {})[row.method] = row
+    return [Route(PREFIX + path, AdminPath(api, tokens, rows)) for path, rows in paths.items()]
+
+
+def encode(answer: object) -> bytes:
+    """An answer as JSON, credits as exact numbers."""
+    return _ENCODER.encode(answer)
+
+
+class AdminPath:
+    """One path of the admin API: an ASGI app that knows the rows of its methods."""
+
+    def __init__(self, api: AdminApi, tokens: AdminTokens, rows: Mapping[str, AdminRoute]) -> None:
+        self._api = api
+        self._tokens = tokens
+        self._rows = dict(rows)
+        if "GET" in rows:
+            self._rows["HEAD"] = rows["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        caller = await self._tokens.authenticate(request.headers.getlist("authorization"))
+        row = self._rows.get(request.method)
+        if row is None:
+            raise errors.method_not_allowed(", ".join(sorted(self._rows)))
+        require_role(row, caller)
+        query = _query(request.query_params.multi_items())
+        body = {} if row.method == "GET" else _body(request, await _read(request))
+        answer = await invoke(self._api, row, caller, request.path_params, query, body)
+        content = encode(answer)
+        response = Response(
+            b"" if request.method == "HEAD" else content,
+            row.status,
+            {
+                "content-type": "application/json",
+                "content-length": str(len(content)),
+                "cache-control": "no-store",
+            },
+        )
+        await response(scope, receive, send)
+
+
+def _query(items: Sequence[tuple[str, str]]) -> dict[str, str]:
+    query = dict(items)
+    if len(query) != len(items):
+        names = [name for name, _ in items]
+        double = sorted({ascii(name[:60]) for name in names if names.count(name) > 1})
+        raise errors.bad_request(f"Given twice in the query: {', '.join(double)}.", "invalid_fields")
+    return query
+
+
+async def _read(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LARGEST_BODY:
+                raise errors.too_large(f"The body is longer than {LARGEST_BODY} bytes.")
+    except ClientDisconnect:
+        raise errors.bad_request("The connection ended within the body.") from None
+    return bytes(body)
+
+
+def _body(request: Request, raw: bytes) -> dict[str, Any]:
+    """The JSON object in the body, its fractions as Decimal; nothing at all counts as `{}`."""
+    if not raw:
+        return {}
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise errors.unsupported_media_type("The admin API reads 'content-type: application/json' only.")
+    strict_json.parse(raw)
+    body: dict[str, Any] = json.loads(raw, parse_float=_exact)
+    return body
+
+
+def _exact(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise errors.bad_request("The JSON body holds a number with an absurd exponent.") from None

@@ -1,0 +1,117 @@
+"""The OpenAPI 3.1 document, made from the rows of the table and the schemas they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from gateway import __version__
+from gateway.admin.api.requests import Nothing
+from gateway.admin.api.route import AdminRoute
+
+PREFIX = "/admin/api"
+_REF = "#/components/schemas/{}"
+_ERROR = {
+    "type": "object",
+    "description": "Every failure has this shape; docs/errors.md lists the reasons.",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "integer"},
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "reason": {"type": "string"},
+                "request_id": {"type": "string"},
+            },
+            "required": ["code", "message", "type", "reason", "request_id"],
+        }
+    },
+    "required": ["error"],
+}
+_PARAMETERS = {
+    "team": "The team's id or slug",
+    "period": "day, week, month or total",
+    "id": "The id in the object's answer; an upstream key also goes by its label",
+}
+
+
+def document(routes: Sequence[AdminRoute]) -> dict[str, Any]:
+    """The document that describes exactly these rows."""
+    answers, schemas = msgspec.json.schema_components(
+        [route.answer for route in routes], ref_template=_REF.format("{name}")
+    )
+    bodies = {route.body for route in routes if route.body is not Nothing}
+    ordered = sorted(bodies, key=lambda body: body.__name__)
+    _, given = models_json_schema(
+        [(body, "validation") for body in ordered], ref_template=_REF.format("{model}")
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for route, answer in zip(routes, answers, strict=True):
+        paths.setdefault(PREFIX + route.path, {})[route.method.lower()] = _operation(route, answer)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Pixapi gateway admin API",
+            "version": __version__,
+            "description": "Teams, keys, quotas, the pool of upstream keys, and who changed what.",
+        },
+        "security": [{"admin_token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"admin_token": {"type": "http", "scheme": "bearer", "bearerFormat": "pxa_…"}},
+            "schemas": {**given["$defs"], **schemas, "Error": _ERROR},
+        },
+    }
+
+
+def _operation(route: AdminRoute, answer: dict[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.operation,
+        "summary": route.summary,
+        "description": f"Role: {route.role}.",
+        "tags": [route.path.split("/")[1]],
+        "parameters": _path_parameters(route.path) + _query_parameters(route.query),
+        "responses": {
+            str(route.status): {
+                "description": HTTPStatus(route.status).phrase,
+                "content": {"application/json": {"schema": answer}},
+            },
+            "default": {
+                "description": "A failure",
+                "content": {"application/json": {"schema": {"$ref": _REF.format("Error")}}},
+            },
+        },
+    }
+    if route.body is not Nothing:
+        required = any(field.is_required() for field in route.body.model_fields.values())
+        schema = {"$ref": _REF.format(route.body.__name__)}
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PARAMETERS[name],
+            "schema": {"type": "string"},
+        }
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+
+
+def _query_parameters(query: type[BaseModel]) -> list[dict[str, Any]]:
+    schema = query.model_json_schema()
+    return [
+        {"name": name, "in": "query", "required": name in schema.get("required", []), "schema": field}
+        for name, field in schema.get("properties", {}).items()
+    ]

@@ -1,0 +1,149 @@
+"""The application on one page: middleware in order, and every route. Read this first.
+
+A request passes, from the top: request_context (id, exchange, log line) → error_responses (the only renderer) →
+request_guard (Host, framing, sizes, path), then its route's own chain. A paid route's chain ends in credit_quota:
+there is no way to Pixapi for a paid call without a hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from gateway import errors
+from gateway.admin.api.http import admin_routes
+from gateway.admin.front import Front
+from gateway.endpoints.account import Account, OwnTasks
+from gateway.endpoints.generations import Generations
+from gateway.endpoints.health import Alive, Exposition, Ready
+from gateway.endpoints.models import Models
+from gateway.endpoints.tasks import Tasks
+from gateway.middleware.authentication import AuthenticationMiddleware
+from gateway.middleware.credit_quota import CreditQuotaMiddleware
+from gateway.middleware.error_responses import ErrorResponsesMiddleware
+from gateway.middleware.request_body import RequestBodyMiddleware
+from gateway.middleware.request_context import RequestContextMiddleware
+from gateway.middleware.request_guard import RequestGuardMiddleware
+from gateway.proxy.generation import Operation
+from gateway.proxy.multipart import FormLimits
+from gateway.runtime import Runtime
+
+
+def build_app(runtime: Runtime) -> Starlette:
+    """The ASGI application; its lifespan opens and closes the runtime."""
+    server = runtime.settings.server
+    return Starlette(
+        routes=routes(runtime),
+        middleware=[
+            Middleware(
+                RequestContextMiddleware,
+                clock=runtime.clock,
+                metrics=runtime.metrics,
+                trusted_proxies=server.trusted_proxies,
+            ),
+            Middleware(ErrorResponsesMiddleware),
+            Middleware(RequestGuardMiddleware, allowed_hosts=server.allowed_hosts),
+        ],
+        exception_handlers={HTTPException: _as_gateway_error},
+        lifespan=_lifespan(runtime),
+    )
+
+
+def routes(runtime: Runtime) -> list[BaseRoute]:
+    """Every route of the gateway. `metered` ones cost credits, all others are free."""
+    settings = runtime.settings
+    team = [Middleware(AuthenticationMiddleware, authenticator=runtime.authenticator)]
+    tasks = Tasks(runtime.reader, runtime.clock, settings.cache.task_unfinished)
+    models = Models(runtime.models, runtime.prices, runtime.clock)
+    return [
+        # Pixapi's own API
+        *(metered(runtime, operation, team) for operation in Operation),
+        Route("/v1/tasks/{id}", tasks, methods=["GET"], middleware=team),
+        Route("/v1/models", models, methods=["GET"], middleware=team),
+        Route("/v1/models/{id}", models, methods=["GET"], middleware=team),
+        # what a team key may ask about itself
+        Route("/gateway/account", Account(), methods=["GET"], middleware=team),
+        Route("/gateway/tasks", OwnTasks(runtime.database), methods=["GET"], middleware=team),
+        # the process
+        Route("/healthz", Alive(), methods=["GET"]),
+        Route("/readyz", Ready(runtime.checks), methods=["GET"]),
+        Route("/metrics", _metrics(runtime), methods=["GET"]),
+        # the platform team
+        Route("/admin/", Front(), methods=["GET"]),
+        *admin_routes(runtime.admin_api, runtime.admin_tokens),
+    ]
+
+
+def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> Route:
+    """A paid route: the call cannot be reached but through credit_quota."""
+    server, upstream = runtime.settings.server, runtime.settings.upstream
+    endpoint = Generations(
+        runtime.dispatcher,
+        runtime.ledger,
+        runtime.models,
+        runtime.metrics,
+        sync_timeout=upstream.sync_timeout,
+        submit_timeout=upstream.submit_timeout,
+    )
+    chain = [
+        *team,
+        Middleware(
+            RequestBodyMiddleware,
+            operation=operation,
+            spool=runtime.spool,
+            paid_calls=runtime.paid_calls,
+            max_json_bytes=server.max_json_bytes,
+            form_limits=FormLimits(
+                max_bytes=server.max_multipart_bytes,
+                max_files=server.max_files,
+                max_file_bytes=server.max_file_bytes,
+                max_fields=server.max_fields,
+            ),
+            idle_timeout=server.body_idle_timeout,
+        ),
+        Middleware(
+            CreditQuotaMiddleware,
+            prices=runtime.prices,
+            models=runtime.models,
+            ledger=runtime.ledger,
+            paid_calls=runtime.paid_calls,
+        ),
+    ]
+    return Route(operation.path, endpoint, methods=["POST"], middleware=chain)
+
+
+def _metrics(runtime: Runtime) -> Exposition:
+    metrics = runtime.settings.metrics
+    return Exposition(
+        runtime.metrics,
+        runtime.set_gauges,
+        public=metrics.public,
+        token=None if metrics.token is None else metrics.token.get_secret_value(),
+        admin_tokens=runtime.admin_tokens,
+    )
+
+
+def _lifespan(runtime: Runtime) -> Any:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
+        async with runtime.running():
+            # The server awaits `drain` after the first signal, while it goes on answering.
+            yield {"drain": runtime.drain}
+
+    return lifespan
+
+
+def _as_gateway_error(_: Request, error: Exception) -> Response:
+    """Starlette's own 404 and 405, raised on for the one renderer."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        raise errors.method_not_allowed(", ".join(sorted(allowed.split(", ")))) from None
+    raise errors.not_found() from None

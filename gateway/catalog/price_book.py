@@ -1,0 +1,291 @@
+"""The price book: aliases, prices and quotes from `models.toml`.
+
+A `PriceBook` is one good file, frozen. Quotes take plain values and return micro-credits; they are upper bounds of
+what Pixapi can charge as far as the book knows it. `load` reports every problem of a file at once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from gateway.credits.amount import NotAnAmountError, from_decimal
+
+SIZE_CLASSES = ("512", "1k", "2k", "4k")
+MAX_N = 10
+
+
+class PriceBookError(Exception):
+    """A file that cannot be used; `problems` names each mistake."""
+
+    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+        super().__init__(f"{path}: " + "; ".join(problems))
+        self.path = path
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Micro-credits for one unit (an image, or a second): what is charged, and what is held before."""
+
+    credits: int
+    hold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One `when` entry: every named property must match; None matches anything."""
+
+    sizes: frozenset[str] | None
+    qualities: frozenset[str] | None
+    operations: frozenset[str] | None
+    price: Price
+
+    def matches(self, size: str | None, quality: str | None, operation: str) -> bool:
+        return (
+            (self.sizes is None or size in self.sizes)
+            and (self.qualities is None or quality in self.qualities)
+            and (self.operations is None or operation in self.operations)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPrice:
+    """One model of the book."""
+
+    id: str
+    category: Literal["image", "video"]
+    per: Literal["image", "second"]
+    price: Price
+    when: tuple[Condition, ...]
+    aliases: tuple[str, ...]
+    per_input_image: int
+    max_n: int
+    default_seconds: Decimal
+    max_seconds: Decimal
+
+    def unit(self, size: str | None, quality: str | None, operation: str) -> Price:
+        """The price of one unit: the first matching `when`, else the base."""
+        for condition in self.when:
+            if condition.matches(size, quality, operation):
+                return condition.price
+        return self.price
+
+
+@dataclass(frozen=True, slots=True)
+class PriceBook:
+    """Models by id; `canonical` resolves aliases."""
+
+    models: Mapping[str, ModelPrice] = field(default_factory=lambda: MappingProxyType({}))
+    _canonical: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def canonical(self, name: str) -> str:
+        """The model an alias stands for; any other name is itself."""
+        return self._canonical.get(name, name)
+
+    def model(self, name: str) -> ModelPrice | None:
+        """The model of an id or alias, None when the book has no price for it."""
+        return self.models.get(self.canonical(name))
+
+
+def quote(
+    model: ModelPrice,
+    *,
+    operation: str,
+    images: int,
+    sizes: Sequence[str | None],
+    quality: str | None,
+    seconds: Decimal | None,
+    input_images: int,
+) -> Price:
+    """The price of a whole call in micro-credits.
+
+    `sizes` are the size classes the request may mean (none at all: `(None,)`); the dearest counts. `seconds` is what
+    was asked for, None for the model's default; the caller has checked it and `images` against the model's bounds.
+    """
+    quality = quality.strip().lower() if quality is not None else None
+    units = [model.unit(size, quality, operation) for size in sizes or (None,)]
+    count = Decimal(images)
+    if model.per == "second":
+        count *= seconds if seconds is not None else model.default_seconds
+    extra = model.per_input_image * input_images * images
+    return Price(
+        credits=_times(max(unit.credits for unit in units), count) + extra,
+        hold=_times(max(unit.hold for unit in units), count) + extra,
+    )
+
+
+def _times(micro: int, count: Decimal) -> int:
+    return int((micro * count).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+def load(path: Path) -> PriceBook:
+    """The book in a file; raises PriceBookError with every problem found."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
+    except OSError as error:
+        raise PriceBookError(path, [f"cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PriceBookError(path, [f"is not valid TOML: {error}"]) from error
+    return parse(document, path)
+
+
+def parse(document: Mapping[str, Any], path: Path) -> PriceBook:
+    """The book in a parsed file (floats as Decimal)."""
+    problems = [f"unknown section '{name}'" for name in document if name != "models"]
+    tables = document.get("models", {})
+    if not isinstance(tables, dict):
+        raise PriceBookError(path, ["'models' must be a table of models"])
+    models = {name: _Reader(name, table, problems).model() for name, table in tables.items()}
+    canonical: dict[str, str] = {}
+    for name, model in models.items():
+        for alias in model.aliases if model is not None else ():
+            if alias in models:
+                problems.append(f"{name}: alias '{alias}' is the id of another model")
+            elif alias in canonical:
+                problems.append(f"{name}: alias '{alias}' is already one of {canonical[alias]}")
+            canonical[alias] = name
+    if problems:
+        raise PriceBookError(path, problems)
+    good = {name: model for name, model in models.items() if model is not None}
+    return PriceBook(MappingProxyType(good), MappingProxyType(canonical))
+
+
+_FIELDS = frozenset(
+    {
+        "aliases",
+        "category",
+        "credits",
+        "default_seconds",
+        "hold",
+        "max_n",
+        "max_seconds",
+        "per",
+        "per_input_image",
+        "when",
+    }
+)
+
+
+class _Reader:
+    """Reads one model's table, adding every problem to one list."""
+
+    def __init__(self, name: str, table: Any, problems: list[str]) -> None:
+        self._name = name
+        self._table = table if isinstance(table, dict) else {}
+        self._problems = problems
+        if not isinstance(table, dict):
+            self._wrong("must be a table")
+        for unknown in sorted(set(self._table) - _FIELDS):
+            self._wrong(f"unknown field '{unknown}'")
+
+    def model(self) -> ModelPrice | None:
+        before = len(self._problems)
+        category = self._choice("category", ("image", "video"))
+        per = self._choice("per", ("image", "second"))
+        price = self._price(self._table, None, "")
+        model = ModelPrice(
+            id=self._name,
+            category="video" if category == "video" else "image",
+            per="second" if per == "second" else "image",
+            price=price,
+            when=self._conditions(price),
+            aliases=self._texts(self._table, "aliases", "") or (),
+            per_input_image=self._amount(self._table, "per_input_image", 0, ""),
+            max_n=self._max_n(),
+            default_seconds=self._seconds("default_seconds", per),
+            max_seconds=self._seconds("max_seconds", per),
+        )
+        if model.default_seconds > model.max_seconds:
+            self._wrong("default_seconds is more than max_seconds")
+        return model if len(self._problems) == before else None
+
+    def _conditions(self, base: Price) -> tuple[Condition, ...]:
+        entries = self._table.get("when", [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            self._wrong("when must be a list of tables")
+            return ()
+        return tuple(self._condition(entry, base, f"when[{i}].") for i, entry in enumerate(entries))
+
+    def _condition(self, entry: dict[str, Any], base: Price, where: str) -> Condition:
+        for unknown in sorted(set(entry) - {"size", "quality", "operation", "credits", "hold"}):
+            self._wrong(f"unknown field '{where}{unknown}'")
+        sizes = self._texts(entry, "size", where)
+        for size in sizes or ():
+            if size not in SIZE_CLASSES:
+                self._wrong(f"{where}size: '{size}' is not one of {', '.join(SIZE_CLASSES)}")
+        qualities = self._texts(entry, "quality", where)
+        operations = self._texts(entry, "operation", where)
+        return Condition(
+            sizes=None if sizes is None else frozenset(sizes),
+            qualities=None if qualities is None else frozenset(text.lower() for text in qualities),
+            operations=None if operations is None else frozenset(operations),
+            price=self._price(entry, base, where),
+        )
+
+    def _price(self, table: dict[str, Any], base: Price | None, where: str) -> Price:
+        charged = self._amount(table, "credits", None if base is None else base.credits, where)
+        if "hold" in table:
+            held = self._amount(table, "hold", 0, where)
+            if held < charged:
+                self._wrong(f"{where}hold must be at least credits")
+        else:
+            held = charged if base is None or "credits" in table else max(base.hold, charged)
+        return Price(charged, held)
+
+    def _amount(self, table: dict[str, Any], field: str, default: int | None, where: str) -> int:
+        value = table.get(field)
+        if value is None:
+            if default is None:
+                self._wrong(f"{where}{field} is missing")
+            return default or 0
+        if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+            try:
+                return from_decimal(Decimal(value))
+            except NotAnAmountError as error:
+                self._wrong(f"{where}{field}: {error}")
+                return 0
+        self._wrong(f"{where}{field} must be a number of credits")
+        return 0
+
+    def _max_n(self) -> int:
+        value = self._table.get("max_n", MAX_N)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_N:
+            self._wrong(f"max_n must be a whole number from 1 to {MAX_N}")
+            return MAX_N
+        return value
+
+    def _seconds(self, field: str, per: str | None) -> Decimal:
+        value = self._table.get(field)
+        if per != "second":
+            if value is not None:
+                self._wrong(f'{field} only goes with per = "second"')
+            return Decimal(0)
+        if not isinstance(value, (int, Decimal)) or isinstance(value, bool) or not 0 < value <= 3600:
+            self._wrong(f"{field} must be a number of seconds, more than 0 and at most 3600")
+            return Decimal(1)
+        return Decimal(value)
+
+    def _choice(self, field: str, allowed: tuple[str, ...]) -> str | None:
+        value = self._table.get(field)
+        if value not in allowed:
+            self._wrong(f"{field} must be {' or '.join(repr(word) for word in allowed)}")
+            return None
+        return str(value)
+
+    def _texts(self, table: dict[str, Any], field: str, where: str) -> tuple[str, ...] | None:
+        value = table.get(field)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
+            self._wrong(f"{where}{field} must be a list of texts")
+            return None
+        return tuple(value)
+
+    def _wrong(self, what: str) -> None:
+        self._problems.append(f"{self._name}: {what}")

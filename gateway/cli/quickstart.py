@@ -1,0 +1,204 @@
+"""`pixapi-gateway quickstart`: the whole gateway on this machine, with nothing installed but Python.
+
+One folder holds everything: an embedded Postgres and Valkey, generated secrets (mode 0600), a demo team with a key.
+A second start finds them again. Upstream is the built-in sandbox, or the real Pixapi when PIXAPI_KEY is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway import __version__
+from gateway.cli.demo import Demo, prepare_demo
+from gateway.cli.embedded import EmbeddedServerError, EmbeddedServers
+from gateway.cli.embedded_process import ServerProcess
+from gateway.cli.quickstart_files import Secrets, keep_port, load_secrets, sandbox_port, write_environment
+from gateway.cli.serve import serve
+from gateway.db import migrate
+from gateway.settings import Settings, load
+
+DEFAULT_FOLDER = Path(".pixapi-gateway")
+DRAIN_SECONDS = 5
+SANDBOX_START_SECONDS = 15.0
+PIXAPI = "https://api.pixapi.ai"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`port` None takes the settings' (8080); `as_json` prints one line for programs instead of the page."""
+
+    data: Path = DEFAULT_FOLDER
+    port: int | None = None
+    as_json: bool = False
+    config: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where the demo's calls go and with which key."""
+
+    base_url: str
+    label: str
+    secret: str
+
+
+def quickstart(options: Options, environ: Mapping[str, str] = os.environ) -> int:
+    """Starts everything, serves until a signal, stops everything it started; the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with ExitStack() as stack:
+            return _run(options, environ, stack)
+    except EmbeddedServerError as error:
+        print(f"pixapi-gateway: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def _run(options: Options, environ: Mapping[str, str], stack: ExitStack) -> int:
+    servers = EmbeddedServers(options.data)
+    stack.callback(servers.stop)
+    servers.start()
+    secrets = load_secrets(options.data)
+    own = secrets.environment() | {
+        "GATEWAY_DATABASE__URL": servers.database_url,
+        "GATEWAY_REDIS__URL": servers.redis_url,
+    }
+    upstream = _upstream(options.data, environ, secrets, stack)
+    settings = _settings(options, environ, own, upstream)
+    write_environment(options.data, own | {"GATEWAY_UPSTREAM__BASE_URL": upstream.base_url})
+    migrate.upgrade(settings.database.url)
+    demo = prepare_demo(settings, upstream.label, upstream.secret, secrets.team_key)
+    if demo.team_key != secrets.team_key:
+        secrets.with_team_key(demo.team_key).save(options.data)
+
+    def announce(port: int) -> None:
+        started = Started(f"http://127.0.0.1:{port}", secrets.admin_token, demo, upstream)
+        print(started.as_json() if options.as_json else started.page(options.data), flush=True)
+
+    return serve(settings, announce)
+
+
+def _settings(
+    options: Options, environ: Mapping[str, str], own: Mapping[str, str], upstream: Upstream
+) -> Settings:
+    """The user's own settings hold where the quickstart does not bring its own."""
+    replaced = {name.removesuffix("_FILE") for name in own}
+    kept = {name: value for name, value in environ.items() if name.removesuffix("_FILE") not in replaced}
+    logs = {} if "GATEWAY_LOG__FORMAT" in environ else {"format": "text"}
+    return load(
+        options.config,
+        {**kept, **own},
+        {
+            "server": {"port": options.port, "drain_seconds": DRAIN_SECONDS, "workers": 1},
+            "upstream": {"base_url": upstream.base_url},
+            "log": logs,
+        },
+    )
+
+
+def _upstream(data: Path, environ: Mapping[str, str], secrets: Secrets, stack: ExitStack) -> Upstream:
+    real = environ.get("PIXAPI_KEY", "").strip()
+    if real:
+        return Upstream(environ.get("GATEWAY_UPSTREAM__BASE_URL") or PIXAPI, "pixapi", real)
+    port = sandbox_port(data)
+    sandbox = ServerProcess("Sandbox", data / "sandbox.log", None, signal.SIGTERM)
+    stack.callback(lambda: sandbox.stop(time.monotonic() + 2))
+    sandbox.start([sys.executable, "-m", "gateway.sandbox", "--port", str(port)])
+    sandbox.wait_ready(
+        _answers(f"http://127.0.0.1:{port}/sandbox/state"), time.monotonic() + SANDBOX_START_SECONDS
+    )
+    keep_port(data, port)
+    return Upstream(f"http://127.0.0.1:{port}", "sandbox", secrets.sandbox_key)
+
+
+def _answers(url: str) -> Callable[[], bool]:
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - our own child on loopback
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    return answers
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    if threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a newcomer is told once requests are answered."""
+
+    base: str
+    admin_token: str
+    demo: Demo
+    upstream: Upstream
+
+    @property
+    def curl(self) -> str:
+        body = {
+            "model": "gemini-3-pro-image-preview",
+            "prompt": "A cinematic product photo of a ceramic coffee cup",
+            "n": 1,
+            "size": "1024x1024",
+        }
+        return (
+            f"curl {self.base}/v1/images/generations -H 'Authorization: Bearer {self.demo.team_key}' "
+            f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+        )
+
+    def as_json(self) -> str:
+        return json.dumps(
+            {
+                "base_url": f"{self.base}/v1",
+                "dashboard_url": f"{self.base}/admin/",
+                "admin_token": self.admin_token,
+                "team_key": self.demo.team_key,
+                "curl": self.curl,
+            }
+        )
+
+    def page(self, data: Path) -> str:
+        simulated = self.upstream.label == "sandbox"
+        upstream = f"a simulated Pixapi ({self.upstream.base_url})" if simulated else self.upstream.base_url
+        own = Path(sys.executable).with_name("pixapi-gateway")
+        command = os.path.relpath(own) if own.exists() else "pixapi-gateway"
+        real = "  3. Get real pictures: stop this, then start it with PIXAPI_KEY=sk_… in the environment."
+        spend = "  3. Every call spends credits of your Pixapi account; the team's limit holds it."
+        return f"""
+Pixapi gateway {__version__} is serving {self.base} in front of {upstream}.
+
+  base URL     {self.base}/v1
+  team key     {self.demo.team_key}   (team demo, {self.demo.limit} credits a month)
+  dashboard    {self.base}/admin/
+  admin token  {self.admin_token}
+
+Make a picture:
+
+{self.curl}
+
+Then try:
+  1. In your code, change two things: base_url={self.base}/v1 and api_key=<the team key>.
+  2. Another team with a limit of its own, from a second terminal:
+       set -a; . {data / "env"}; set +a
+       {command} teams create --name Studio --period month --limit 200
+       {command} keys issue --team studio --name laptop
+{real if simulated else spend}
+
+Data and secrets stay in {data}/ (a second start finds them). Ctrl-C stops everything.
+"""

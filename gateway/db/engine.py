@@ -1,0 +1,95 @@
+"""The gateway's Postgres: one engine, and connections whose failures are ours.
+
+A connection is taken for one transaction and given back; none is ever held while Pixapi is asked. What the
+driver raises becomes a 503 `dependency_unavailable` here, so nothing above knows SQLAlchemy's exceptions, save
+`IntegrityError`, which is an answer and not a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy import event, exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from gateway import errors
+
+
+class Database:
+    """Opens connections on one URL with the limits of `database.*`; times in seconds."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        pool_wait: float = 1.0,
+        statement_timeout: float = 2.0,
+        lock_timeout: float = 1.0,
+    ) -> None:
+        self._engine = _engine(url, pool_size, pool_wait, statement_timeout, lock_timeout)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        Raises GatewayError 503 when Postgres cannot be asked; lets IntegrityError through.
+        """
+        with _translated():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which every statement commits alone: reads, and verbs of one statement."""
+        with _translated():
+            async with self._engine.connect() as connection:
+                yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except exc.IntegrityError:
+        raise
+    except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
+        raise errors.dependency_unavailable(
+            "The gateway's database did not answer; nothing was sent to Pixapi. Try again shortly."
+        ) from error
+
+
+def _engine(
+    url: str, pool_size: int, pool_wait: float, statement_timeout: float, lock_timeout: float
+) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=pool_wait,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        connect_args={
+            "connect_timeout": 2,  # libpq's smallest
+            "tcp_user_timeout": 4000,
+            "application_name": "pixapi-gateway",
+        },
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _limit(connection: object, _record: object) -> None:
+        # SET rather than start-up options: PgBouncer refuses those.
+        cursor = connection.cursor()  # type: ignore[attr-defined]
+        cursor.execute(
+            f"SELECT set_config('statement_timeout', '{int(statement_timeout * 1000)}', false),"
+            f" set_config('lock_timeout', '{int(lock_timeout * 1000)}', false),"
+            " set_config('timezone', 'UTC', false)"
+        )
+        connection.commit()  # type: ignore[attr-defined]
+        cursor.close()
+
+    return engine

@@ -1,0 +1,92 @@
+"""/gateway/account and /gateway/tasks: what a team key may know about itself and its team."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from starlette.datastructures import QueryParams
+from starlette.types import Receive, Scope, Send
+
+from gateway import errors
+from gateway.access.principal import Limits, Principal
+from gateway.credits.amount import to_decimal
+from gateway.db.engine import Database
+from gateway.db.paging import DEFAULT_LIMIT, LARGEST_LIMIT, PageOf
+from gateway.proxy.exchange import exchange_of
+from gateway.proxy.relay import reply
+from gateway.tasks.listing import ListedTask, TaskFilter, page
+
+JSON = (b"content-type", b"application/json")
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+class Account:
+    """Team, key, allowed models and limits of the calling key."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        principal = exchange_of(scope).principal
+        if principal is None:
+            raise errors.internal_error()
+        document = {
+            "team": {"id": principal.team_id, "slug": principal.team_slug, "name": principal.team_name},
+            "key": {"id": principal.key_id, "name": principal.key_name, "expires_at": principal.expires_at},
+            "allowed_models": allowed_models(principal),
+            "limits": {"team": _limits(principal.team_limits), "key": _limits(principal.key_limits)},
+        }
+        await reply(send, 200, [JSON], msgspec.json.encode(document))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTasks:
+    """The team's tasks, newest first: `{data, has_more, next}`, with `limit` and `after` as in the admin API."""
+
+    database: Database
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        principal = exchange_of(scope).principal
+        if principal is None:
+            raise errors.internal_error()
+        which = _page_of(QueryParams(scope["query_string"]))
+        async with self.database.autocommit() as connection:
+            found = await page(connection, TaskFilter(team_id=principal.team_id), which)
+        document = {
+            "data": [_task(task) for task in found.items],
+            "has_more": found.next is not None,
+            "next": found.next,
+        }
+        await reply(send, 200, [JSON], _ENCODER.encode(document))
+
+
+def _page_of(query: QueryParams) -> PageOf:
+    unknown = sorted(set(query) - {"limit", "after"})
+    if unknown:
+        raise errors.bad_request("The only query parameters here are 'limit' and 'after'.", "invalid_fields")
+    limit = query.get("limit", str(DEFAULT_LIMIT))
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= LARGEST_LIMIT:
+        raise errors.bad_request(f"limit: must be a whole number from 1 to {LARGEST_LIMIT}", "invalid_fields")
+    return PageOf(int(limit), query.get("after"))
+
+
+def _task(task: ListedTask) -> dict[str, object]:
+    """What a team may see of its task: nothing of the upstream key."""
+    return {
+        "id": task.id,
+        "key_id": task.key_id,
+        "model": task.model,
+        "operation": task.operation,
+        "status": task.status,
+        "credits_cost": None if task.credits_cost is None else to_decimal(task.credits_cost),
+        "created_at": task.created_at,
+        "ended_at": task.ended_at,
+    }
+
+
+def allowed_models(principal: Principal) -> list[str] | None:
+    """The models both team and key allow; None when neither restricts them."""
+    lists = [models for models in (principal.team_models, principal.key_models) if models is not None]
+    return sorted(frozenset.intersection(*lists)) if lists else None
+
+
+def _limits(limits: Limits) -> dict[str, int | None]:
+    return {"requests_per_minute": limits.requests_per_minute, "max_in_flight": limits.max_in_flight}

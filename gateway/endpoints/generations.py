@@ -1,0 +1,197 @@
+"""The paid routes: sends the call, answers its hold, then answers the client.
+
+The call is a task of its own, so it ends the same way whether its client waits or not. Its hold is answered before
+the first byte of the answer: bound to its task, settled, released, or kept as unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from gateway import errors
+from gateway.catalog.model_list import ModelList
+from gateway.credits.ledger import Conclusion, Ledger, NewTask, SentVia
+from gateway.errors import GatewayError
+from gateway.pool.dispatch import Dispatched, Dispatcher, PaidCall
+from gateway.pool.pool import UpstreamKey
+from gateway.proxy.exchange import Exchange, Hold, RequestBody, exchange_of
+from gateway.proxy.generation import Operation
+from gateway.proxy.relay import relay
+from gateway.tasks.status import first_state
+from gateway.telemetry import Metrics
+from gateway.upstream.answers import AnswerScanner, submitted
+from gateway.upstream.client import Reply
+from gateway.upstream.headers import toward_client
+from gateway.upstream.outcomes import Verdict
+
+LARGEST_SUBMIT = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a call ended: a reply to pass on, or the error the client gets."""
+
+    dispatched: Dispatched
+    reply: Reply | None = None
+    error: GatewayError | None = None
+    task_id: str | None = None
+
+    def discard(self) -> None:
+        if self.reply is not None:
+            self.reply.body.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """The endpoint of every paid route; time-outs in seconds, by whether Pixapi answers with a task."""
+
+    dispatcher: Dispatcher
+    ledger: Ledger
+    models: ModelList
+    metrics: Metrics
+    sync_timeout: float
+    submit_timeout: float
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        hold, body, operation, seat = exchange.hold, exchange.body, exchange.operation, exchange.seat
+        if hold is None or body is None or operation is None or seat is None:
+            raise errors.internal_error()
+        hold.claimed = True
+        task = seat.start(self._run(self._call(exchange, hold, body, operation), hold, body, operation))
+        try:
+            finished = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_discard)  # nobody is left to answer; the call itself runs on
+            raise
+        _note(exchange, finished)
+        if finished.reply is None:
+            raise finished.error or errors.internal_error()
+        reply = finished.reply
+        try:
+            headers = toward_client(reply.content_type, reply.body.size)
+            await relay(send, reply.status, headers, reply.body)
+        finally:
+            reply.body.close()
+
+    def _call(self, exchange: Exchange, hold: Hold, body: RequestBody, operation: Operation) -> PaidCall:
+        def serves(key: UpstreamKey) -> bool:
+            return self.models.lists(key.account, hold.model.id)
+
+        return PaidCall(
+            path=operation.path,
+            body=body.raw,
+            content_type=body.content_type,
+            accept=exchange.header(b"accept"),
+            request_id=exchange.request_id,
+            timeout=self.submit_timeout if operation.asynchronous else self.sync_timeout,
+            serves=serves,
+        )
+
+    async def _run(self, call: PaidCall, hold: Hold, body: RequestBody, operation: Operation) -> Finished:
+        try:
+            dispatched = await self.dispatcher.pay(call)
+            for attempt in dispatched.attempts:
+                self.metrics.upstream_attempts.labels(attempt.outcome).inc()
+            if dispatched.reply is None:
+                return await self._without_answer(hold, dispatched)
+            try:
+                if operation.asynchronous:
+                    return await self._accepted(hold, dispatched, dispatched.reply)
+                return await self._completed(hold, body, dispatched, dispatched.reply)
+            except BaseException:
+                dispatched.reply.body.close()
+                raise
+        except BaseException:
+            # The process is ending, or a defect: the call may have been sent.
+            await asyncio.shield(
+                self.ledger.end_surely(hold.id, Conclusion(state="unknown", reason="interrupted"))
+            )
+            raise
+        finally:
+            body.raw.close()
+
+    async def _without_answer(self, hold: Hold, dispatched: Dispatched) -> Finished:
+        """Released when Pixapi certainly did nothing, else kept as unknown."""
+        unknown = dispatched.verdict is Verdict.UNKNOWN
+        reason = dispatched.error.reason if dispatched.error is not None else dispatched.verdict.value
+        conclusion = Conclusion(state="unknown" if unknown else "released", reason=reason)
+        await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
+        return Finished(dispatched, error=dispatched.error)
+
+    async def _accepted(self, hold: Hold, dispatched: Dispatched, reply: Reply) -> Finished:
+        """The task and its owner are recorded before the client learns its id."""
+        text = b""
+        if reply.body.size <= LARGEST_SUBMIT:
+            text = b"".join([chunk async for chunk in reply.body.chunks()])
+        task = submitted(text)
+        if task is None or dispatched.key is None:
+            return await self._odd(hold, dispatched, reply)
+        record = NewTask(
+            id=task.id, upstream_key_id=dispatched.key.id, status="submitted", body=first_state(task)
+        )
+        await self.ledger.bind_surely(hold.id, hold.order, record, _sent(dispatched))
+        return Finished(dispatched, reply=reply, task_id=task.id)
+
+    async def _completed(
+        self, hold: Hold, body: RequestBody, dispatched: Dispatched, reply: Reply
+    ) -> Finished:
+        """A sync answer costs what the price book says for the images in it, marked estimated."""
+        scanner = AnswerScanner()
+        async for chunk in reply.body.chunks():
+            scanner.feed(chunk)
+        answer = scanner.finish()
+        if not answer.is_object or answer.images is None:
+            return await self._odd(hold, dispatched, reply)
+        cost = hold.charged // body.generation.images * answer.images
+        conclusion = Conclusion(
+            state="settled",
+            settled=cost,
+            estimated=True,
+            flags=() if answer.images else ("odd_answer",),
+        )
+        await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
+        return Finished(dispatched, reply=reply)
+
+    async def _odd(self, hold: Hold, dispatched: Dispatched, reply: Reply) -> Finished:
+        """A complete 2xx that is not Pixapi's: something was executed, so the quote is charged and flagged."""
+        reply.body.close()
+        conclusion = Conclusion(
+            state="settled", settled=hold.order.quote, estimated=True, flags=("odd_answer",)
+        )
+        await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
+        return Finished(
+            dispatched,
+            error=errors.upstream_error(
+                f"Pixapi answered {reply.status} with something that is not an answer of its API. The call counts as "
+                "executed and is charged at its quote; the platform team sees it by this request id."
+            ),
+        )
+
+
+def _sent(dispatched: Dispatched) -> list[SentVia]:
+    return [
+        SentVia(
+            upstream_key_id=attempt.upstream_key_id,
+            outcome=attempt.outcome,
+            status=attempt.status,
+            milliseconds=attempt.milliseconds,
+        )
+        for attempt in dispatched.attempts
+    ]
+
+
+def _note(exchange: Exchange, finished: Finished) -> None:
+    attempts = finished.dispatched.attempts
+    exchange.attempts = len(attempts)
+    exchange.upstream_ms = sum(attempt.milliseconds for attempt in attempts)
+    exchange.upstream_key = attempts[-1].upstream_key if attempts else None
+    exchange.task_id = finished.task_id
+
+
+def _discard(task: asyncio.Task[Finished]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().discard()

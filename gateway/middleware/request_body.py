@@ -1,0 +1,131 @@
+"""Reads a paid call's body once and strictly: spooled as it was sent, with the fields that price it understood."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway import errors
+from gateway.proxy import generation, strict_json
+from gateway.proxy.exchange import Exchange, RequestBody, exchange_of
+from gateway.proxy.generation import Generation, Operation
+from gateway.proxy.multipart import FormLimits, FormReader, boundary_of
+from gateway.proxy.paid_calls import PaidCalls
+from gateway.spool import SpoolBudget, SpooledBody
+
+
+class ClientLeftError(Exception):
+    """The client went away before its request was complete; nobody is left to answer."""
+
+
+class RequestBodyMiddleware:
+    """Puts the body into the exchange and closes it when nothing needs it any more."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        operation: Operation,
+        spool: SpoolBudget,
+        paid_calls: PaidCalls,
+        max_json_bytes: int,
+        form_limits: FormLimits,
+        idle_timeout: float,
+    ) -> None:
+        self._app = app
+        self._operation = operation
+        self._spool = spool
+        self._paid_calls = paid_calls
+        self._max_json_bytes = max_json_bytes
+        self._form_limits = form_limits
+        self._idle_timeout = idle_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        exchange.operation = self._operation
+        _refuse_async_query(scope["query_string"], self._operation)
+        self._paid_calls.check_room()
+        raw = self._spool.body()
+        try:
+            exchange.body = await self._read(exchange, receive, raw)
+            await self._app(scope, receive, send)
+        except ClientLeftError:
+            return
+        finally:
+            if exchange.hold is None or not exchange.hold.claimed:
+                raw.close()
+
+    async def _read(self, exchange: Exchange, receive: Receive, raw: SpooledBody) -> RequestBody:
+        content_type = exchange.header_values(b"content-type")
+        kind = content_type[0].partition(b";")[0].strip().lower() if len(content_type) == 1 else b""
+        if kind == b"application/json":
+            _check_charset(content_type[0])
+            parsed = await self._json(exchange, receive, raw)
+        elif kind == b"multipart/form-data" and self._operation.takes_files:
+            parsed = await self._form(exchange, receive, raw, content_type[0])
+        else:
+            accepted = "application/json" + (" or multipart/form-data" if self._operation.takes_files else "")
+            raise errors.unsupported_media_type(f"Send exactly one Content-Type, {accepted}.")
+        return RequestBody(raw, content_type[0], parsed)
+
+    async def _json(self, exchange: Exchange, receive: Receive, raw: SpooledBody) -> Generation:
+        limit = self._max_json_bytes
+        _check_length(exchange, limit, "A JSON body")
+        pieces = bytearray()
+        async for chunk in self._chunks(receive):
+            pieces += chunk
+            if len(pieces) > limit:
+                raise errors.too_large(f"A JSON body may have {limit} bytes.")
+        document = bytes(pieces)
+        await raw.write(document)
+        return generation.from_json(strict_json.parse(document), self._operation)
+
+    async def _form(
+        self, exchange: Exchange, receive: Receive, raw: SpooledBody, content_type: bytes
+    ) -> Generation:
+        reader = FormReader(boundary_of(content_type), self._form_limits)
+        _check_length(exchange, self._form_limits.max_bytes, "A form")
+        async for chunk in self._chunks(receive):
+            reader.feed(chunk)
+            await raw.write(chunk)
+        return generation.from_form(reader.finish(), self._operation)
+
+    async def _chunks(self, receive: Receive) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout(self._idle_timeout):
+                    message = await receive()
+            except TimeoutError:
+                raise errors.request_timeout(
+                    f"No byte of the request's body came for {self._idle_timeout:g} s; nothing was sent to Pixapi."
+                ) from None
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            if chunk := message.get("body", b""):
+                yield chunk
+            more = message.get("more_body", False)
+
+
+def _check_length(exchange: Exchange, limit: int, what: str) -> None:
+    """Refuses by Content-Length, before the body."""
+    length = exchange.header(b"content-length")
+    if length is not None and int(length) > limit:
+        raise errors.too_large(f"{what} may have {limit} bytes; this one has {int(length)}.")
+
+
+def _check_charset(content_type: bytes) -> None:
+    for parameter in content_type.lower().split(b";")[1:]:
+        name, _, value = parameter.strip().partition(b"=")
+        if name.strip() == b"charset" and value.strip(b' "') not in (b"utf-8", b"utf8"):
+            raise errors.unsupported_media_type("JSON is read as UTF-8 only.")
+
+
+def _refuse_async_query(query: bytes, operation: Operation) -> None:
+    for pair in query.split(b"&"):
+        if pair.partition(b"=")[0].lower() == b"async":
+            raise errors.bad_request(
+                f"'?async=…' is not supported any more; send the request to {operation.async_path}."
+            )

@@ -1,0 +1,146 @@
+"""Gives every request its exchange and request id, and writes one log line when it is answered."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.access.principal import Address, Network
+from gateway.clock import Clock
+from gateway.ids import uuid7
+from gateway.proxy.exchange import Exchange, Headers, begin
+from gateway.telemetry import Metrics
+
+log = logging.getLogger("gateway.access")
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
+
+
+class RequestContextMiddleware:
+    """Outermost: everything below finds the exchange in the scope."""
+
+    def __init__(
+        self, app: ASGIApp, clock: Clock, metrics: Metrics, trusted_proxies: Sequence[Network] = ()
+    ) -> None:
+        self._app = app
+        self._clock = clock
+        self._metrics = metrics
+        self._trusted = tuple(trusted_proxies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: Headers = tuple(scope["headers"])
+        exchange = Exchange(
+            request_id=_request_id(headers),
+            started=self._clock.monotonic(),
+            client=client_address(_peer(scope), headers, self._trusted),
+            headers=headers,
+        )
+        begin(scope, exchange)
+        status = 0
+        left = False
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = [(b"x-request-id", exchange.request_id.encode()), *exchange.answer_headers]
+                message = {**message, "headers": [*message["headers"], *own]}
+            await send(message)
+
+        async def listen() -> Message:
+            nonlocal left
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                left = True
+            elif not message.get("more_body", False):
+                exchange.body_complete = True
+            return message
+
+        try:
+            await self._app(scope, listen, answer)
+        finally:
+            self._record(scope, exchange, 499 if left and status == 0 else status)
+
+    def _record(self, scope: Scope, exchange: Exchange, status: int) -> None:
+        seconds = self._clock.monotonic() - exchange.started
+        route = getattr(scope.get("route"), "path", None) or "unmatched"
+        self._metrics.requests.labels(route, scope["method"], str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        if exchange.upstream_ms is not None:
+            self._metrics.own_seconds.observe(max(0.0, seconds - exchange.upstream_ms / 1000))
+        if not log.isEnabledFor(logging.INFO):
+            return
+        principal, body, hold = exchange.principal, exchange.body, exchange.hold
+        log.info(
+            "request",
+            extra={
+                "request_id": exchange.request_id,
+                "method": scope["method"],
+                "path": scope["path"][:200],
+                "status": status,
+                "reason": exchange.failure,
+                "milliseconds": round(seconds * 1000, 1),
+                "upstream_ms": exchange.upstream_ms,
+                "team": principal.team_slug if principal else None,
+                "key": principal.key_id if principal else None,
+                "model": body.generation.model if body else None,
+                "operation": exchange.operation.value if exchange.operation else None,
+                "hold": str(hold.id) if hold else None,
+                "task_id": exchange.task_id,
+                "upstream_key": exchange.upstream_key,
+                "attempts": exchange.attempts or None,
+                "cache": exchange.cache,
+                "client": str(exchange.client) if exchange.client else None,
+            },
+        )
+
+
+def client_address(peer: Address | None, headers: Headers, trusted: Sequence[Network]) -> Address | None:
+    """Who sent this: the socket's peer, or behind trusted proxies the right-most address none of them is.
+
+    Without trusted proxies X-Forwarded-For is ignored, whatever it says.
+    """
+    if peer is None or not _within(peer, trusted):
+        return peer
+    hops = [
+        hop.strip()
+        for name, value in headers
+        if name == b"x-forwarded-for"
+        for hop in value.decode("latin-1").split(",")
+    ]
+    for hop in reversed(hops):
+        try:
+            address = ip_address(hop)
+        except ValueError:
+            return peer
+        if not _within(address, trusted):
+            return address
+    return peer
+
+
+def _within(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _peer(scope: Scope) -> Address | None:
+    client = scope.get("client")
+    if client is None:
+        return None
+    try:
+        return ip_address(client[0])
+    except ValueError:
+        return None
+
+
+def _request_id(headers: Headers) -> str:
+    """The client's own id when it sent exactly one sane one, else a new one."""
+    given = [value for name, value in headers if name == b"x-request-id"]
+    if len(given) == 1 and _SANE_ID.fullmatch(given[0]):
+        return given[0].decode()
+    return f"req_{uuid7().hex}"

@@ -1,0 +1,86 @@
+"""Refuses a request head that two readers could read differently, before any byte of its body.
+
+The HTTP parser in front accepts no, two or odd Hosts, any number of headers, and paths in many spellings. Here a
+head is either plain or it is refused: framing and Host with 400, sizes with 414 and 431, a path that is not spelt
+exactly like a route with 404, never with a redirect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway import errors
+from gateway.proxy.exchange import Headers, exchange_of
+
+MAX_TARGET = 8 * 1024
+MAX_HEADER_BYTES = 16 * 1024
+MAX_HEADER_COUNT = 100
+
+_HOST = re.compile(rb"([A-Za-z0-9][A-Za-z0-9._-]{0,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_PATH = re.compile(rb"(?:/[A-Za-z0-9_~.-]+)+|/(?:[A-Za-z0-9_~.-]+/)*")
+
+
+class RequestGuardMiddleware:
+    """`allowed_hosts` are host names without port, lower case; empty allows any well-formed one."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str] = ()) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower().encode() for host in allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = exchange_of(scope).headers
+            # A copy of our own: the parser appends a chunked body's trailers to the list it handed over.
+            scope["headers"] = list(headers)
+            check_size(headers, scope.get("raw_path") or b"", scope["query_string"])
+            check_framing(headers)
+            self._check_host(headers)
+            check_path(scope.get("raw_path") or scope["path"].encode())
+        await self._app(scope, receive, send)
+
+    def _check_host(self, headers: Headers) -> None:
+        hosts = [value for name, value in headers if name == b"host"]
+        match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if match is None:
+            raise errors.broken_framing("A request needs exactly one well-formed Host header.")
+        if self._hosts and match[1].lower() not in self._hosts:
+            raise errors.bad_request(
+                "This gateway does not answer to that Host; the setting server.allowed_hosts names those it does.",
+                "unknown_host",
+            )
+
+
+def check_size(headers: Headers, path: bytes, query: bytes) -> None:
+    """Raises 414 or 431 beyond the limits."""
+    if len(path) + len(query) + 1 > MAX_TARGET:
+        raise errors.uri_too_long(MAX_TARGET)
+    if len(headers) > MAX_HEADER_COUNT:
+        raise errors.headers_too_large(f"The request has more than {MAX_HEADER_COUNT} header fields.")
+    if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
+        raise errors.headers_too_large(f"The request's headers are larger than {MAX_HEADER_BYTES} bytes.")
+
+
+def check_framing(headers: Headers) -> None:
+    """Raises when the body's end is not told in exactly one way, or something is asked that is never done."""
+    lengths = [value for name, value in headers if name == b"content-length"]
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if lengths and codings:
+        raise errors.broken_framing("Send Content-Length or Transfer-Encoding, not both.")
+    if len(lengths) > 1 or (lengths and not (lengths[0].isdigit() and len(lengths[0]) < 16)):
+        raise errors.broken_framing("Content-Length must be one plain number.")
+    if len(codings) > 1 or (codings and codings[0].strip().lower() != b"chunked"):
+        raise errors.broken_framing("The only Transfer-Encoding understood is 'chunked'.")
+    for name, value in headers:
+        if name == b"expect" and value.strip().lower() != b"100-continue":
+            raise errors.expectation_failed()
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise errors.unsupported_media_type("Request bodies are read without a Content-Encoding only.")
+
+
+def check_path(raw_path: bytes) -> None:
+    """Raises 404 unless the path is plain: no `//`, no dot segments, nothing percent-encoded."""
+    if not _PATH.fullmatch(raw_path) or any(part in (b".", b"..") for part in raw_path.split(b"/")):
+        raise errors.not_found()

@@ -1,0 +1,165 @@
+"""The one way to Pixapi: lease a key → send → classify → report → repeat only if it cannot cost twice.
+
+A paid call is sent again in two cases, once each: when no byte of it left (any key), and when Pixapi definitely
+refused our key (another key). A call that may have been executed is never repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from gateway import errors
+from gateway.clock import Clock
+from gateway.errors import GatewayError
+from gateway.pool.pool import Lease, Pool, UpstreamKey
+from gateway.spool import SpooledBody
+from gateway.upstream import outcomes
+from gateway.upstream.client import Call, NotSentError, Reply, SentUnknownError, UpstreamClient
+from gateway.upstream.headers import toward_pixapi
+from gateway.upstream.outcomes import Outcome, Verdict
+
+SENDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PaidCall:
+    """What the client wants sent; `serves` says which keys' accounts have its model; `timeout` in seconds."""
+
+    path: str
+    body: SpooledBody
+    content_type: bytes
+    accept: bytes | None
+    request_id: str
+    timeout: float
+    serves: Callable[[UpstreamKey], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One send, for the record."""
+
+    upstream_key_id: UUID
+    upstream_key: str
+    outcome: str
+    status: int | None
+    milliseconds: int
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """What became of a call: the last attempt's verdict, its reply when answered, else the error for the client."""
+
+    verdict: Verdict
+    error: GatewayError | None
+    reply: Reply | None = None
+    key: UpstreamKey | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+class Dispatcher:
+    """Sends paid calls and reads through the pool."""
+
+    def __init__(self, pool: Pool, client: UpstreamClient, clock: Clock, read_timeout: float = 10.0) -> None:
+        self._pool = pool
+        self._client = client
+        self._clock = clock
+        self._read_timeout = read_timeout
+
+    async def pay(self, call: PaidCall) -> Dispatched:
+        """Sends a paid call at most twice, the second time only when the first certainly was not executed."""
+        result = Dispatched(Verdict.NOT_SENT, None)
+        refused: list[UUID] = []
+        while len(result.attempts) < SENDS:
+            try:
+                lease = self._pool.lease_paid(call.serves, without=refused)
+            except GatewayError as error:
+                # After a refusal its own words say more than that no other key was left.
+                result.error = result.error or error
+                return result
+            outcome, reply = await self._attempt(lease, self._paid_request(call, lease.key), result)
+            result.verdict, result.reply, result.error = outcome.verdict, reply, outcome.error
+            result.key = lease.key
+            if outcome.verdict.concerns_our_key:
+                refused.append(lease.key.id)
+                result.error = _refused(outcome)
+            elif outcome.verdict is not Verdict.NOT_SENT:
+                return result
+        return result
+
+    async def read(self, path: str, account: str, request_id: str, preferred: UUID | None = None) -> Reply:
+        """A free GET through a key of this account; raises GatewayError when no complete 2xx came back."""
+        result = Dispatched(Verdict.NOT_SENT, None)
+        lease = self._pool.lease_read(account, preferred)
+        headers = toward_pixapi(secret=lease.key.secret, request_id=request_id, accept=b"application/json")
+        outcome, reply = await self._attempt(lease, Call("GET", path, headers, self._read_timeout), result)
+        if reply is None:
+            raise outcome.error or _refused(outcome)
+        return reply
+
+    def _paid_request(self, call: PaidCall, key: UpstreamKey) -> Call:
+        headers = toward_pixapi(
+            secret=key.secret,
+            request_id=call.request_id,
+            content_type=call.content_type,
+            accept=call.accept,
+            content_length=call.body.size,
+        )
+        return Call("POST", call.path, headers, call.timeout, call.body)
+
+    async def _attempt(self, lease: Lease, call: Call, result: Dispatched) -> tuple[Outcome, Reply | None]:
+        started = self._clock.monotonic()
+        status: int | None = None
+        reply: Reply | None = None
+        try:
+            try:
+                reply = await self._client.send(call)
+                status = reply.status
+                outcome, reply = _judge(reply, lease.key.secret)
+            except NotSentError as error:
+                outcome = outcomes.not_sent(str(error))
+            except SentUnknownError as error:
+                outcome = outcomes.unknown(f"Pixapi gave {error}", timed_out=error.timed_out)
+            except GatewayError as error:
+                # The answer could not be kept (spool full): Pixapi has executed all the same.
+                outcome = outcomes.unknown(f"Pixapi's answer could not be kept ({error.reason})")
+            self._pool.report(lease, outcome)
+        finally:
+            self._pool.release(lease)
+        spent = round((self._clock.monotonic() - started) * 1000)
+        result.attempts.append(Attempt(lease.key.id, lease.key.label, outcome.verdict.value, status, spent))
+        return outcome, reply
+
+
+def _judge(reply: Reply, secret: str) -> tuple[Outcome, Reply | None]:
+    """The outcome of a complete reply; the reply itself only when it is an answer to pass on."""
+    if 200 <= reply.status < 300:
+        return Outcome(Verdict.ANSWERED), reply
+    try:
+        text = reply.body.read_small()
+    finally:
+        reply.body.close()
+    return outcomes.classify(reply.status, text, reply.retry_after, secret), None
+
+
+def _refused(outcome: Outcome) -> GatewayError:
+    """What the client gets when our key was refused and no other could serve."""
+    if outcome.verdict is Verdict.THROTTLED:
+        wait = min(max(outcome.retry_after or 5.0, 1.0), 60.0)
+        return errors.rate_limited(
+            "Pixapi asked the gateway's keys to slow down; nothing was executed.", "upstream_throttled", wait
+        )
+    if outcome.verdict is Verdict.KEY_EXHAUSTED:
+        return errors.upstream_unavailable(
+            "The Pixapi accounts behind the gateway are out of credits; nothing was executed. "
+            "The platform team has to top them up.",
+            "upstream_out_of_credits",
+            retry_after=60,
+        )
+    return errors.upstream_unavailable(
+        "Pixapi refused the gateway's own keys; nothing was executed. The platform team sees which with "
+        "'pixapi-gateway upstream-keys list'.",
+        "upstream_key_refused",
+        retry_after=60,
+    )

@@ -1,0 +1,80 @@
+"""What one request has learnt on its way through: the single mutable object of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from starlette.types import Scope
+
+from gateway.access.principal import Address, Principal
+from gateway.catalog.price_book import ModelPrice
+from gateway.credits.ledger import Order
+from gateway.proxy.generation import Generation, Operation
+from gateway.proxy.paid_calls import Seat
+from gateway.spool import SpooledBody
+
+Headers = tuple[tuple[bytes, bytes], ...]
+_KEY = "gateway.exchange"
+
+
+@dataclass(slots=True)
+class RequestBody:
+    """The body as it was sent, and what of it prices the call."""
+
+    raw: SpooledBody
+    content_type: bytes
+    generation: Generation
+
+
+@dataclass(slots=True)
+class Hold:
+    """The hold of a paid call. Whoever `claims` it answers it; unclaimed, the middleware releases it."""
+
+    id: UUID
+    order: Order
+    model: ModelPrice
+    charged: int  # what the price book says the call costs, when Pixapi does not
+    claimed: bool = False
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer. Middleware and endpoints write what they find out; the access log reads it."""
+
+    request_id: str
+    started: float  # monotonic
+    client: Address | None
+    headers: Headers  # as they were when the head was complete: trailers never reach it
+    principal: Principal | None = None
+    operation: Operation | None = None
+    body: RequestBody | None = None
+    seat: Seat | None = None
+    hold: Hold | None = None
+    task_id: str | None = None
+    upstream_key: str | None = None
+    upstream_ms: int | None = None
+    attempts: int = 0
+    cache: str | None = None
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body_complete: bool = False  # whether the request's body has been read to its end
+    failure: str | None = None  # the reason of the error that was answered
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header, by its lower-case name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    def header_values(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self.headers if key == name]
+
+
+def begin(scope: Scope, exchange: Exchange) -> None:
+    """Attaches the exchange to the request."""
+    scope[_KEY] = exchange
+
+
+def exchange_of(scope: Any) -> Exchange:
+    """The exchange of a request that has passed `request_context`."""
+    found: Exchange = scope[_KEY]
+    return found

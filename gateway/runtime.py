@@ -1,0 +1,234 @@
+"""The composition root: every collaborator is built once here, opened in order and closed in reverse.
+
+Nothing is connected by building. `Runtime.running()` is the application's lifespan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+
+from gateway import errors
+from gateway.access.admin_tokens import AdminTokens
+from gateway.access.authenticator import Authenticator
+from gateway.access.key_format import Peppers
+from gateway.admin.api.route import AdminApi, Topic
+from gateway.catalog.model_list import ModelList
+from gateway.catalog.price_file import PriceFile
+from gateway.clock import Clock, SystemClock
+from gateway.credits.amount import from_decimal
+from gateway.credits.ledger import Ledger
+from gateway.db import migrate
+from gateway.db.engine import Database
+from gateway.pool.dispatch import Dispatcher
+from gateway.pool.pool import Pool
+from gateway.pool.vault import Vault
+from gateway.proxy.paid_calls import PaidCalls
+from gateway.settings import Settings
+from gateway.spool import SpoolBudget
+from gateway.tasks.reader import TaskReader
+from gateway.tasks.registry import Registry
+from gateway.telemetry import Metrics
+from gateway.upstream.client import UpstreamClient
+
+log = logging.getLogger("gateway.runtime")
+
+POOL_REFRESH_SECONDS = 2.0
+MODELS_WARM_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """All collaborators of one process."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    database: Database
+    redis: Redis
+    spool: SpoolBudget
+    client: UpstreamClient
+    pool: Pool
+    dispatcher: Dispatcher
+    models: ModelList
+    prices: PriceFile
+    ledger: Ledger
+    reader: TaskReader
+    paid_calls: PaidCalls
+    authenticator: Authenticator
+    admin_tokens: AdminTokens
+    admin_api: AdminApi
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Opens what connects, runs the background loops, and closes everything in reverse."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.database.close)
+            stack.push_async_callback(self.redis.aclose)
+            await self.client.open()
+            stack.push_async_callback(self.client.close)
+            await self.pool.refresh()
+            stack.push_async_callback(self.pool.close)
+            stack.push_async_callback(self.models.close)
+            stack.push_async_callback(self.ledger.close)
+            loops = [
+                asyncio.create_task(_every(POOL_REFRESH_SECONDS, self.pool.refresh)),
+                asyncio.create_task(_every(MODELS_WARM_SECONDS, self.models.warm, at_once=True)),
+                asyncio.create_task(self.prices.watch()),
+            ]
+            stack.push_async_callback(_cancel, loops)
+            yield
+            self.paid_calls.shut()
+            if late := await self.paid_calls.give_up():
+                log.warning("paid calls given up as unknown", extra={"detail": str(late)})
+
+    async def drain(self) -> None:
+        """Takes no new paid calls and waits for those under way; what else is asked is still answered."""
+        self.paid_calls.shut()
+        await asyncio.sleep(self.settings.server.drain_min_seconds)
+        await self.paid_calls.ended()
+
+    async def checks(self) -> dict[str, str]:
+        """The state of every dependency by name: "ok", or what is wrong."""
+        found = {"database": await self._database_state(), "redis": await self._redis_state()}
+        if self.paid_calls.is_shut:
+            found["process"] = "draining"
+        return found
+
+    def set_gauges(self) -> None:
+        self.metrics.paid_in_flight.set(self.paid_calls.under_way)
+        self.metrics.spool_bytes.set(self.spool.used)
+
+    async def _database_state(self) -> str:
+        try:
+            async with self.database.autocommit() as connection:
+                revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+        except errors.GatewayError:
+            return "unreachable"
+        return "ok" if revision is not None and revision >= migrate.head() else "not migrated"
+
+    async def _redis_state(self) -> str:
+        try:
+            await self.redis.ping()
+        except (RedisError, OSError, TimeoutError):
+            return "unreachable"
+        return "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class CachesFollow:
+    """Makes this process forget what an admin has just changed; other processes notice within their caches' time."""
+
+    authenticator: Authenticator
+    pool: Pool
+
+    async def announce(self, topic: Topic, ident: str) -> None:
+        if topic == "key":
+            self.authenticator.forget([ident])
+        elif topic == "team":
+            self.authenticator.forget()
+        else:
+            try:
+                await self.pool.refresh()
+            except errors.GatewayError as error:
+                log.warning("the pool is refreshed later", extra={"reason": error.reason})
+
+
+def build(settings: Settings, clock: Clock | None = None) -> Runtime:
+    """Every collaborator, connected to nothing yet. Raises PriceBookError for a models.toml that cannot be used."""
+    clock = clock or SystemClock()
+    server, upstream, database_settings = settings.server, settings.upstream, settings.database
+    database = Database(
+        database_settings.url,
+        pool_size=database_settings.pool_size,
+        pool_wait=database_settings.pool_wait,
+        statement_timeout=database_settings.statement_timeout,
+        lock_timeout=database_settings.lock_timeout,
+    )
+    peppers = Peppers([secret.get_secret_value() for secret in settings.secrets.key_pepper])
+    vault = Vault([secret.get_secret_value() for secret in settings.secrets.master_keys])
+    spool = SpoolBudget(server.spool_max_bytes, server.spool_dir)
+    client = UpstreamClient(
+        upstream.base_url,
+        spool,
+        proxy=upstream.proxy,
+        ca_file=None if upstream.ca_file is None else str(upstream.ca_file),
+        max_connections=upstream.max_connections or server.max_paid_in_flight + 100,
+        connect_timeout=upstream.connect_timeout,
+        pool_wait=upstream.pool_wait,
+    )
+    pool = Pool(database, vault, clock)
+    dispatcher = Dispatcher(pool, client, clock, upstream.read_timeout)
+    ledger = Ledger(database)
+    authenticator = Authenticator(database, peppers, clock, settings.cache.principal)
+    bootstrap = settings.admin.bootstrap_token
+    return Runtime(
+        settings=settings,
+        clock=clock,
+        metrics=Metrics(),
+        database=database,
+        redis=_redis(settings),
+        spool=spool,
+        client=client,
+        pool=pool,
+        dispatcher=dispatcher,
+        models=ModelList(pool, dispatcher, clock, settings.cache.models_fresh, settings.cache.models_stale),
+        prices=_prices(settings),
+        ledger=ledger,
+        reader=TaskReader(Registry(database), ledger, dispatcher, clock, settings.cache.task_unfinished),
+        paid_calls=PaidCalls(server.max_paid_in_flight),
+        authenticator=authenticator,
+        admin_tokens=AdminTokens(
+            database, peppers, None if bootstrap is None else bootstrap.get_secret_value()
+        ),
+        admin_api=AdminApi(
+            database=database,
+            peppers=peppers,
+            vault=vault,
+            clock=clock,
+            changed=CachesFollow(authenticator, pool),
+        ),
+    )
+
+
+def _prices(settings: Settings) -> PriceFile:
+    credit = settings.credits
+    default = credit.default_hold if credit.unpriced == "hold_default" else None
+    return PriceFile(settings.config_dir / "models.toml", None if default is None else from_decimal(default))
+
+
+def _redis(settings: Settings) -> Redis:
+    options = settings.redis
+    return Redis.from_url(
+        options.url,
+        socket_connect_timeout=options.connect_timeout,
+        socket_timeout=options.timeout,
+        retry=None,
+    )
+
+
+async def _every(seconds: float, action: Callable[[], Awaitable[None]], *, at_once: bool = False) -> None:
+    """Runs `action` for ever; a failure is logged and tried again next time."""
+    while True:
+        if not at_once:
+            await asyncio.sleep(seconds)
+        at_once = False
+        try:
+            await action()
+        except errors.GatewayError as error:
+            log.warning("background work failed", extra={"reason": error.reason})
+        except Exception:
+            log.exception("background work failed")
+
+
+async def _cancel(loops: list[asyncio.Task[None]]) -> None:
+    for loop in loops:
+        loop.cancel()
+    await asyncio.wait(loops)

@@ -1,0 +1,224 @@
+"""Bodies that may be large: up to 1 MiB in memory, beyond it in a temporary file without a name.
+
+A file without a name cannot be left behind, not even by kill -9. All bodies of a process share one budget
+of bytes on disk; beyond it, and when the disk itself fails, the answer is 503 `spool_full`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from gateway import errors
+
+MEMORY_LIMIT = 1024 * 1024
+PIECE = 256 * 1024
+
+
+class SpoolBudget:
+    """Hands out bodies and counts what they hold on disk, in bytes (`used`, never above `limit_bytes`)."""
+
+    def __init__(self, limit_bytes: int, folder: Path, memory_limit: int = MEMORY_LIMIT) -> None:
+        self.limit_bytes = limit_bytes
+        self.folder = folder
+        self.memory_limit = memory_limit
+        self.used = 0
+
+    def body(self, *, digest: bool = False) -> SpooledBody:
+        """A new, empty body; the caller closes it. `digest`: keep a SHA-256 of what is written."""
+        return SpooledBody(self, digest=digest)
+
+    def take(self, count: int) -> None:
+        """Reserve `count` bytes on disk; `errors.overloaded` when they do not fit."""
+        if self.used + count > self.limit_bytes:
+            raise spool_full()
+        self.used += count
+
+    def give_back(self, count: int) -> None:
+        self.used -= count
+
+
+class SpooledBody:
+    """One body: written once by one task, then read any number of times, also by several readers.
+
+    Also an async context manager that closes it. Failed or cancelled writes close it at once; using a closed
+    body is a `ValueError`.
+    """
+
+    def __init__(self, budget: SpoolBudget, *, digest: bool = False) -> None:
+        self.size = 0
+        self._budget = budget
+        self._hash = hashlib.sha256() if digest else None
+        self._tail = bytearray()  # what is not (yet) in the file
+        self._file: _UnnamedFile | None = None
+        self._in_file = 0
+        self._taken = 0
+        self._closed = False
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing of it is on disk."""
+        return self._file is None
+
+    @property
+    def sha256(self) -> bytes:
+        """The digest of everything written so far; `ValueError` unless asked for when the body was made."""
+        if self._hash is None:
+            raise ValueError("this body keeps no digest")
+        return self._hash.digest()
+
+    async def write(self, chunk: bytes) -> None:
+        """Append `chunk`. `errors.overloaded` (`spool_full`) when it fits neither memory nor disk."""
+        self._check_open()
+        if self._hash is not None:
+            self._hash.update(chunk)
+        self.size += len(chunk)
+        self._tail += chunk
+        if len(self._tail) > (self._budget.memory_limit if self._file is None else PIECE):
+            await self._spill()
+
+    def read_small(self) -> bytes:
+        """All of it at once; only while it is in memory (`ValueError` otherwise)."""
+        self._check_open()
+        if self._file is not None:
+            raise ValueError("this body is on disk; read it in chunks")
+        return bytes(self._tail)
+
+    async def chunks(self, piece: int = PIECE) -> AsyncGenerator[bytes, None]:
+        """What was written when the reading began, in pieces of at most `piece` bytes.
+
+        `errors.internal_error` when the file cannot be read back.
+        """
+        self._check_open()
+        size = self.size
+        position = 0
+        while position < size:
+            self._check_open()
+            if self._file is not None and position < self._in_file:
+                found = await self._read(self._file, min(piece, self._in_file - position), position)
+            else:
+                start = position - self._in_file
+                found = bytes(self._tail[start : start + piece])
+            position += len(found)
+            yield found
+
+    def close(self) -> None:
+        """Forget the body and give its disk space back. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self._tail = bytearray()
+        if self._file is not None:
+            self._file.close()
+        self._budget.give_back(self._taken)
+        self._taken = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _spill(self) -> None:
+        """Move the tail to the file. The body is closed when that fails or is cancelled."""
+        piece, self._tail = self._tail, bytearray()
+        try:
+            self._budget.take(len(piece))
+            self._taken += len(piece)
+            if self._file is None:
+                self._file = _UnnamedFile(self._budget.folder)
+            await asyncio.to_thread(self._file.write_at, piece, self._in_file)
+            self._in_file += len(piece)
+        except OSError:
+            self.close()
+            raise spool_full() from None
+        except BaseException:  # cancelled, or no budget: nobody can use half a body
+            self.close()
+            raise
+
+    async def _read(self, file: _UnnamedFile, count: int, position: int) -> bytes:
+        try:
+            found = await asyncio.to_thread(file.read_at, count, position)
+        except OSError:
+            raise errors.internal_error() from None
+        if not found:
+            raise errors.internal_error()
+        return found
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("this body is closed")
+
+
+class _UnnamedFile:
+    """A temporary file without a name; the calls that touch the disk run in threads.
+
+    `close` may come while a thread is still in `write_at` or `read_at` (its task was cancelled): the file is
+    then closed by that thread, since its descriptor could otherwise be another file's by now.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()
+        self._running = 0
+        self._closed = False
+
+    def write_at(self, data: bytes | bytearray, position: int) -> None:
+        """Write all of `data`; `OSError` when the disk does not take it."""
+        descriptor = self._begin()
+        try:
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(descriptor, view, position)
+                view = view[written:]
+                position += written
+        finally:
+            self._end()
+
+    def read_at(self, count: int, position: int) -> bytes:
+        """At most `count` bytes; none only at the end of the file."""
+        descriptor = self._begin()
+        try:
+            return os.pread(descriptor, count, position)
+        finally:
+            self._end()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._close_if_idle()
+
+    def _begin(self) -> int:
+        with self._lock:
+            if self._closed:
+                raise OSError("closed before it was used")
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+            self._running += 1
+            return self._file.fileno()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._running -= 1
+            self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._closed and self._running == 0 and self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def spool_full() -> errors.GatewayError:
+    return errors.overloaded(
+        "The gateway has no room for this body now. Nothing was sent; try again in a moment.", "spool_full"
+    )

@@ -1,0 +1,122 @@
+"""Log lines and metrics: what the gateway says about itself, by allow-list.
+
+A log line is one JSON object (or one line of text with `log.format = "text"`) of named fields. Only the fields
+below are ever written, so a prompt, a body or a key cannot get into a line by accident. Field values are escaped, so
+nothing a client sends can forge a line.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+FIELDS = (
+    "request_id",
+    "method",
+    "path",
+    "status",
+    "reason",
+    "milliseconds",
+    "upstream_ms",
+    "team",
+    "key",
+    "model",
+    "operation",
+    "hold",
+    "task_id",
+    "upstream_key",
+    "account",
+    "attempts",
+    "cache",
+    "client",
+    "use",
+    "actor",
+    "setting",
+    "detail",
+)
+
+
+def configure(level: str, style: str) -> None:
+    """Sends every log line of the process to standard error, as `json` or `text`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("gateway").setLevel(level.upper())
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    found = ((name, getattr(record, name, None)) for name in FIELDS)
+    return {name: value for name, value in found if value is not None}
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+        fields = " ".join(f"{name}={_plain(value)}" for name, value in _fields(record).items())
+        line = f"{at} {record.levelname.lower():7} {_plain(record.getMessage())} {fields}".rstrip()
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def _plain(value: Any) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(value))
+
+
+class Metrics:
+    """The process's Prometheus metrics; names and labels are listed in docs/metrics.md."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "gateway_requests",
+            "Requests answered.",
+            ("route", "method", "status"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "gateway_request_seconds",
+            "From the complete request head to the end of the answer, upstream's time included.",
+            ("route",),
+            registry=self.registry,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60, 180, 600),
+        )
+        self.own_seconds = Histogram(
+            "gateway_own_seconds",
+            "The gateway's own part of a paid call: all of it but the time Pixapi took.",
+            registry=self.registry,
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1),
+        )
+        self.upstream_attempts = Counter(
+            "gateway_upstream_attempts",
+            "Sends to Pixapi on behalf of paid calls, by what became of them.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.paid_in_flight = Gauge(
+            "gateway_paid_calls_in_flight", "Paid calls under way in this process.", registry=self.registry
+        )
+        self.spool_bytes = Gauge(
+            "gateway_spool_bytes", "Bytes of bodies on disk in this process.", registry=self.registry
+        )

@@ -1,0 +1,44 @@
+"""Content codings of replies. The gateway asks for none, but a middle box may compress all the same."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+# A decoded answer may be large, but a few compressed bytes must not become a full disk.
+LARGEST = 512 * 1024 * 1024
+_STEP = 256 * 1024
+
+
+class UndecodableError(Exception):
+    """Not what its content coding says, cut short, or absurdly large."""
+
+
+class Decoder:
+    """Fed the chunks of one reply, gives them back plain; unknown codings pass as they are."""
+
+    def __init__(self, coding: str) -> None:
+        zipped = coding.strip().lower() in ("gzip", "x-gzip", "deflate")
+        self._unzip = zlib.decompressobj(wbits=47) if zipped else None  # gzip or zlib, by their headers
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The plain bytes in this chunk, in bounded pieces; raises UndecodableError."""
+        if self._unzip is None:
+            yield chunk
+            return
+        while chunk:
+            try:
+                plain = self._unzip.decompress(chunk, _STEP)
+            except zlib.error as error:
+                raise UndecodableError from error
+            self._size += len(plain)
+            if self._size > LARGEST:
+                raise UndecodableError
+            yield plain
+            chunk = self._unzip.unconsumed_tail
+
+    def finish(self) -> None:
+        """Raises UndecodableError when the coding's end has not been seen."""
+        if self._unzip is not None and not self._unzip.eof:
+            raise UndecodableError

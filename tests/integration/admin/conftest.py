@@ -1,0 +1,112 @@
+"""The admin API over HTTP, in this process, on a migrated database of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import errors
+from gateway.access.admin_tokens import AdminTokens, issue
+from gateway.access.key_format import Peppers
+from gateway.admin.api.http import admin_routes
+from gateway.admin.api.route import AdminApi, Topic
+from gateway.db import migrate
+from gateway.db.engine import Database
+from gateway.errors import GatewayError
+from gateway.pool.vault import Vault
+from tests.servers import create_database, database_servers, drop_database
+
+BOOTSTRAP = "bootstrap-of-the-admin-tests-0123456789"
+PEPPERS = Peppers(["pepper-of-the-admin-tests-0123456789"])
+VAULT = Vault(["master-key-of-the-admin-tests-0123456789"])
+
+
+@pytest.fixture(scope="session")
+def admin_servers() -> Iterator[str]:
+    with database_servers() as (url, _):
+        template = create_database(url, "admin_template")
+        migrate.upgrade(template)
+        yield url
+        drop_database(url, "admin_template")
+
+
+@pytest.fixture(scope="module")
+def database_url(admin_servers: str) -> Iterator[str]:
+    url = create_database(admin_servers, "admin_module", template="admin_template")
+    yield url
+    drop_database(admin_servers, "admin_module")
+
+
+@dataclass
+class MovableClock:
+    """The wall clock, moved by hand."""
+
+    ahead: timedelta = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def monotonic(self) -> float:
+        return self.now().timestamp()
+
+
+@dataclass
+class Heard:
+    """`Changed` that remembers."""
+
+    news: list[tuple[str, str]] = field(default_factory=list)
+
+    async def announce(self, topic: Topic, ident: str) -> None:
+        self.news.append((topic, ident))
+
+
+@dataclass
+class Admin:
+    """A client with the bootstrap token, and what it talks to."""
+
+    http: httpx.AsyncClient
+    viewer: dict[str, str]
+    database: Database
+    clock: MovableClock
+    heard: Heard
+    tokens: AdminTokens
+
+    async def call(self, method: str, path: str, body: object = None, **query: str) -> httpx.Response:
+        return await self.http.request(method, f"/admin/api{path}", json=body, params=query)
+
+    async def ok(self, method: str, path: str, body: object = None, **query: str) -> dict[str, object]:
+        answer = await self.call(method, path, body, **query)
+        assert answer.is_success, answer.text
+        found: dict[str, object] = answer.json()
+        return found
+
+
+@pytest.fixture
+async def admin(database_url: str) -> AsyncIterator[Admin]:
+    database = Database(database_url)
+    clock, heard = MovableClock(), Heard()
+    api = AdminApi(database=database, peppers=PEPPERS, vault=VAULT, clock=clock, changed=heard)
+    tokens = AdminTokens(database, PEPPERS, BOOTSTRAP)
+    async with database.transaction() as connection:
+        viewer = await issue(connection, "test", PEPPERS, "a viewer", "viewer")
+    app = Starlette(routes=admin_routes(api, tokens), exception_handlers={GatewayError: _render})
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+    headers = {"authorization": f"Bearer {BOOTSTRAP}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as http:
+        authorization = {"authorization": f"Bearer {viewer.secret}"}
+        yield Admin(http, authorization, database, clock, heard, tokens)
+    await database.close()
+
+
+async def _render(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    headers, body = errors.render(error, "test-request")
+    named = {name.decode(): value.decode() for name, value in headers}
+    return Response(body, error.status, named)
