@@ -40,7 +40,7 @@ from gateway.runtime import Runtime
 def build_app(runtime: Runtime) -> Starlette:
     """The ASGI application; its lifespan opens and closes the runtime."""
     server = runtime.settings.server
-    return Starlette(
+    app = Starlette(
         routes=routes(runtime),
         middleware=[
             Middleware(
@@ -55,6 +55,8 @@ def build_app(runtime: Runtime) -> Starlette:
         exception_handlers={HTTPException: _as_gateway_error},
         lifespan=_lifespan(runtime),
     )
+    app.router.redirect_slashes = False  # another spelling of a path is another path
+    return app
 
 
 def routes(runtime: Runtime) -> list[BaseRoute]:

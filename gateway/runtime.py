@@ -160,7 +160,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
         spool,
         proxy=upstream.proxy,
         ca_file=None if upstream.ca_file is None else str(upstream.ca_file),
-        max_connections=upstream.max_connections or server.max_paid_in_flight + 100,
+        max_connections=settings.upstream_connections,
         connect_timeout=upstream.connect_timeout,
         pool_wait=upstream.pool_wait,
     )

@@ -24,7 +24,13 @@ from gateway.cli.embedded_binaries import (
     ServerBinaries,
     find_binaries,
 )
-from gateway.cli.embedded_folders import choose_home, lock_folder, make_private_folder, make_socket_folder
+from gateway.cli.embedded_folders import (
+    choose_home,
+    lock_folder,
+    make_data_folder,
+    make_private_folder,
+    make_socket_folder,
+)
 from gateway.cli.embedded_process import ServerProcess
 
 __all__ = ["EmbeddedServerError", "EmbeddedServers", "EmbeddedUnavailable"]
@@ -81,15 +87,14 @@ class EmbeddedServers:
         """
         if self._lock is not None:
             raise EmbeddedServerError(f"The servers in {self.data} are already started by this process")
-        if not self.data.exists():
-            self.data.mkdir(parents=True)
-            # Root's servers run as another user, who has to pass through; secrets in here are files of mode 0600.
-            self.data.chmod(0o711 if os.geteuid() == 0 else 0o700)
         try:
+            make_data_folder(self.data)
             self._lock = lock_folder(self.data)
             self._start_servers()
-        except BaseException:
+        except BaseException as error:
             self.stop()
+            if isinstance(error, OSError):
+                raise EmbeddedServerError(f"The servers in {self.data} cannot start: {error}") from error
             raise
 
     def stop(self) -> None:

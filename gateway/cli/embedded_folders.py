@@ -17,6 +17,14 @@ LONGEST_SOCKET_FOLDER = 85
 PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")
 
 
+def make_data_folder(data: Path) -> None:
+    """Make `data` if it is absent, closed to others; one that exists keeps its mode."""
+    if not data.exists():
+        data.mkdir(parents=True)
+        # Root's servers run as another user, who has to pass through; secrets in here are files of mode 0600.
+        data.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
 def lock_folder(data: Path) -> int:
     """Hold data/lock until the descriptor is closed or we die; EmbeddedServerError names the process that has it."""
     try:

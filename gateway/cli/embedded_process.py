@@ -53,9 +53,9 @@ class ServerProcess:
         """
         while not answers():
             if self.poll() is not None:
-                raise self._failure(f"ended with exit code {self.poll()} instead of starting")
+                raise self._failure(f"ended with exit code {self.poll()}")
             if time.monotonic() > deadline:
-                raise self._failure("did not answer in time")
+                raise self._failure("was not ready in time")
             time.sleep(POLL_SECONDS)
 
     def wait_done(self, deadline: float) -> None:

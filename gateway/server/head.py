@@ -82,17 +82,15 @@ def check_unfinished(data: bytes) -> None:
 
 
 def _framed(data: bytes, version: bytes) -> Head:
-    lengths, codings, upgrades = [], [], False
-    for name, value in _FRAMING.findall(data):
-        match name.lower():
-            case b"content-length":
-                lengths.append(value.rstrip(b" \t"))
-            case b"transfer-encoding":
-                codings.append(value.rstrip(b" \t").lower())
-            case _:
-                upgrades = True
+    found = _FRAMING.findall(data)
+    if not found:
+        return Head(data, 0, False)
+    fields = [(name.lower(), value.rstrip(b" \t")) for name, value in found]
+    lengths = [value for name, value in fields if name == b"content-length"]
+    codings = [value.lower() for name, value in fields if name == b"transfer-encoding"]
     length = _body_length(lengths, codings, version)
-    return Head(_without_upgrade(data) if upgrades else data, length, length == _CHUNKED)
+    offers_upgrade = len(fields) > len(lengths) + len(codings)
+    return Head(_without_upgrade(data) if offers_upgrade else data, length, length == _CHUNKED)
 
 
 def _body_length(lengths: list[bytes], codings: list[bytes], version: bytes) -> int:

@@ -160,6 +160,13 @@ def test_a_folder_in_use_names_the_process(data: Path, holder: subprocess.Popen[
     assert (data / "run" / ".s.PGSQL.5432").exists(), "the refused start touched the running servers"
 
 
+def test_a_folder_that_cannot_be_made_is_an_error_of_ours(data: Path) -> None:
+    data.write_text("a file")
+    for path in (data, data / "below"):
+        with pytest.raises(EmbeddedServerError, match="Not a directory"):
+            EmbeddedServers(path).start()
+
+
 def test_a_start_within_a_start_is_refused_and_harmless(data: Path) -> None:
     with EmbeddedServers(data, durable=False) as servers:
         with pytest.raises(EmbeddedServerError, match="already started"):

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
+import msgspec
 from msgspec import Meta, Struct
 
 from gateway.access.admin_tokens import AdminToken, Role
@@ -24,7 +25,8 @@ from gateway.tasks.listing import ListedTask
 
 T = TypeVar("T")
 S = TypeVar("S")
-Credits = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "format": "credits"})]
+Moment = Annotated[datetime, Meta(tz=True)]
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 Secret = Annotated[str, Meta(description="Shown this once; keep it.")]
 
 
@@ -32,8 +34,8 @@ class Listing(Struct, Generic[T], frozen=True):
     """One page, newest first; `next` goes into `after` for the page behind it."""
 
     data: list[T]
-    has_more: bool = False
-    next: str | None = None
+    has_more: bool
+    next: str | None
 
 
 class QuotaAnswer(Struct, frozen=True, kw_only=True):
@@ -41,10 +43,10 @@ class QuotaAnswer(Struct, frozen=True, kw_only=True):
 
     scope: Literal["team", "key"]
     period: Period
-    limit: Credits
+    limit: Decimal
     enforce: bool
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 class TeamAnswer(Struct, frozen=True, kw_only=True):
@@ -61,8 +63,8 @@ class TeamAnswer(Struct, frozen=True, kw_only=True):
     max_in_flight: int | None
     unlimited: bool
     quotas: list[QuotaAnswer]
-    suspended_at: datetime | None
-    created_at: datetime
+    suspended_at: Moment | None
+    created_at: Moment
 
 
 class KeyAnswer(Struct, frozen=True, kw_only=True):
@@ -80,10 +82,10 @@ class KeyAnswer(Struct, frozen=True, kw_only=True):
     requests_per_minute: int | None
     max_in_flight: int | None
     replaced_by: str | None
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
-    created_at: datetime
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    last_used_at: Moment | None
+    created_at: Moment
 
 
 class IssuedKeyAnswer(KeyAnswer, frozen=True, kw_only=True):
@@ -103,11 +105,11 @@ class UpstreamKeyAnswer(Struct, frozen=True, kw_only=True):
     max_in_flight: int | None
     state: UpstreamKeyState
     state_reason: str | None
-    state_changed_at: datetime
-    paid_rests_until: datetime | None
-    reads_rest_until: datetime | None
+    state_changed_at: Moment
+    paid_rests_until: Moment | None
+    reads_rest_until: Moment | None
     rest_reason: str | None
-    created_at: datetime
+    created_at: Moment
 
 
 class TaskAnswer(Struct, frozen=True, kw_only=True):
@@ -122,11 +124,11 @@ class TaskAnswer(Struct, frozen=True, kw_only=True):
     model: str
     operation: str
     status: str
-    credits_cost: Credits | None
+    credits_cost: Decimal | None
     failed_reads: int
-    created_at: datetime
-    read_at: datetime | None
-    ended_at: datetime | None
+    created_at: Moment
+    read_at: Moment | None
+    ended_at: Moment | None
 
 
 class AuditAnswer(Struct, frozen=True, kw_only=True):
@@ -139,7 +141,7 @@ class AuditAnswer(Struct, frozen=True, kw_only=True):
     subject_id: str
     team_id: UUID | None
     detail: Mapping[str, Any]
-    made_at: datetime
+    made_at: Moment
 
 
 class AdminTokenAnswer(Struct, frozen=True, kw_only=True):
@@ -149,9 +151,9 @@ class AdminTokenAnswer(Struct, frozen=True, kw_only=True):
     name: str
     role: Role
     last4: str
-    last_used_at: datetime | None
-    revoked_at: datetime | None
-    created_at: datetime
+    last_used_at: Moment | None
+    revoked_at: Moment | None
+    created_at: Moment
 
 
 class IssuedAdminTokenAnswer(AdminTokenAnswer, frozen=True, kw_only=True):
@@ -183,6 +185,11 @@ class StatusAnswer(Struct, frozen=True, kw_only=True):
     version: str
     database: DatabaseAnswer
     counts: CountsAnswer | None
+
+
+def encode(answer: object) -> bytes:
+    """An answer as JSON, credits as exact numbers."""
+    return _ENCODER.encode(answer)
 
 
 def listing(page: Page[S], answer: Callable[[S], T]) -> Listing[T]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -15,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import errors
 from gateway.access.admin_tokens import AdminTokens
+from gateway.admin.api.answers import encode
 from gateway.admin.api.binding import invoke, require_role
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.route import AdminApi, AdminRoute
@@ -22,7 +22,6 @@ from gateway.admin.api.routes import ROUTES
 from gateway.proxy import strict_json
 
 LARGEST_BODY = 1024 * 1024
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 def admin_routes(api: AdminApi, tokens: AdminTokens) -> list[BaseRoute]:
@@ -31,11 +30,6 @@ def admin_routes(api: AdminApi, tokens: AdminTokens) -> list[BaseRoute]:
     for row in ROUTES:
         paths.setdefault(row.path, {})[row.method] = row
     return [Route(PREFIX + path, AdminPath(api, tokens, rows)) for path, rows in paths.items()]
-
-
-def encode(answer: object) -> bytes:
-    """An answer as JSON, credits as exact numbers."""
-    return _ENCODER.encode(answer)
 
 
 class AdminPath:

@@ -66,7 +66,7 @@ def document(routes: Sequence[AdminRoute]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"admin_token": {"type": "http", "scheme": "bearer", "bearerFormat": "pxa_…"}},
-            "schemas": {**given["$defs"], **schemas, "Error": _ERROR},
+            "schemas": {**given["$defs"], **_with_numbers(schemas), "Error": _ERROR},
         },
     }
 
@@ -115,3 +115,14 @@ def _query_parameters(query: type[BaseModel]) -> list[dict[str, Any]]:
         {"name": name, "in": "query", "required": name in schema.get("required", []), "schema": field}
         for name, field in schema.get("properties", {}).items()
     ]
+
+
+def _with_numbers(schema: Any) -> Any:
+    """The schema with its decimals as what they are on the wire: numbers."""
+    if isinstance(schema, list):
+        return [_with_numbers(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("format") == "decimal":
+        return {"type": "number"}
+    return {name: _with_numbers(part) for name, part in schema.items()}

@@ -18,7 +18,8 @@ from gateway.credits.quotas import PERIODS, Limit, Owner, Period
 async def page(api: AdminApi, call: AdminCall[Nothing, Nothing]) -> Listing[QuotaAnswer]:
     async with api.database.autocommit() as connection:
         owner = await _owner(connection, call)
-        return Listing([of_quota(quota) for quota in await quotas.of(connection, owner)])
+        found = await quotas.of(connection, owner)
+    return Listing([of_quota(quota) for quota in found], has_more=False, next=None)
 
 
 async def show(api: AdminApi, call: AdminCall[Nothing, Nothing]) -> QuotaAnswer:

@@ -1,10 +1,11 @@
-"""The admin API over HTTP, in this process, on a migrated database of its own."""
+"""The admin API over HTTP, in this process, on a migrated database the tests of one module share."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -17,31 +18,13 @@ from gateway.access.admin_tokens import AdminTokens, issue
 from gateway.access.key_format import Peppers
 from gateway.admin.api.http import admin_routes
 from gateway.admin.api.route import AdminApi, Topic
-from gateway.db import migrate
 from gateway.db.engine import Database
 from gateway.errors import GatewayError
 from gateway.pool.vault import Vault
-from tests.servers import create_database, database_servers, drop_database
 
 BOOTSTRAP = "bootstrap-of-the-admin-tests-0123456789"
 PEPPERS = Peppers(["pepper-of-the-admin-tests-0123456789"])
 VAULT = Vault(["master-key-of-the-admin-tests-0123456789"])
-
-
-@pytest.fixture(scope="session")
-def admin_servers() -> Iterator[str]:
-    with database_servers() as (url, _):
-        template = create_database(url, "admin_template")
-        migrate.upgrade(template)
-        yield url
-        drop_database(url, "admin_template")
-
-
-@pytest.fixture(scope="module")
-def database_url(admin_servers: str) -> Iterator[str]:
-    url = create_database(admin_servers, "admin_module", template="admin_template")
-    yield url
-    drop_database(admin_servers, "admin_module")
 
 
 @dataclass
@@ -81,16 +64,39 @@ class Admin:
     async def call(self, method: str, path: str, body: object = None, **query: str) -> httpx.Response:
         return await self.http.request(method, f"/admin/api{path}", json=body, params=query)
 
-    async def ok(self, method: str, path: str, body: object = None, **query: str) -> dict[str, object]:
+    async def ok(self, method: str, path: str, body: object = None, **query: str) -> dict[str, Any]:
+        """The answer's object; anything but a success fails the test."""
         answer = await self.call(method, path, body, **query)
         assert answer.is_success, answer.text
-        found: dict[str, object] = answer.json()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def refused(self, method: str, path: str, body: object = None, **query: str) -> tuple[int, str, str]:
+        """Status, reason and message of the error this call gets."""
+        answer = await self.call(method, path, body, **query)
+        assert not answer.is_success, answer.text
+        error = answer.json()["error"]
+        assert error["code"] == answer.status_code
+        return answer.status_code, error["reason"], error["message"]
+
+    async def team(self, name: str, **fields: object) -> dict[str, Any]:
+        """A new team, unlimited unless a quota is given."""
+        body = {"name": name, **fields} if "quota" in fields else {"name": name, "unlimited": True, **fields}
+        return await self.ok("POST", "/teams", body)
+
+    async def key(self, team: str, **fields: object) -> dict[str, Any]:
+        """A new key of the team."""
+        return await self.ok("POST", f"/teams/{team}/keys", {"name": "a key", **fields})
+
+    async def audit(self, **narrow: str) -> list[dict[str, Any]]:
+        """Audit entries, newest first."""
+        found: list[dict[str, Any]] = (await self.ok("GET", "/audit", limit="200", **narrow))["data"]
         return found
 
 
 @pytest.fixture
-async def admin(database_url: str) -> AsyncIterator[Admin]:
-    database = Database(database_url)
+async def admin(module_database_url: str) -> AsyncIterator[Admin]:
+    database = Database(module_database_url)
     clock, heard = MovableClock(), Heard()
     api = AdminApi(database=database, peppers=PEPPERS, vault=VAULT, clock=clock, changed=heard)
     tokens = AdminTokens(database, PEPPERS, BOOTSTRAP)

@@ -1,0 +1,73 @@
+"""`pixapi-gateway`: every command by its noun. What a command needs beyond its flags is loaded when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.cli.commands import admin_tokens, config, db, keys, quotas, records, run, teams, upstream_keys
+from gateway.cli.options import Options
+
+app = typer.Typer(
+    name="pixapi-gateway",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # its tracebacks can print the values of variables
+    help="A gateway between a company's teams and the Pixapi media API.",
+)
+app.command()(run.serve)
+app.command()(run.quickstart)
+app.command()(run.sandbox)
+app.add_typer(db.app, name="db")
+app.add_typer(config.app, name="config")
+app.add_typer(upstream_keys.app, name="upstream-keys")
+app.add_typer(teams.app, name="teams")
+app.add_typer(keys.app, name="keys")
+app.add_typer(quotas.app, name="quotas")
+app.add_typer(records.tasks, name="tasks")
+app.add_typer(admin_tokens.app, name="admin-tokens")
+app.add_typer(records.audit, name="audit")
+
+
+def main() -> None:
+    """Runs the command line's command and exits with its code."""
+    app(args=with_config_first(sys.argv[1:]), prog_name="pixapi-gateway")
+
+
+def with_config_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--config DIR` moved to the front, so that it may stand anywhere."""
+    first, rest = [], list(arguments)
+    for position, argument in enumerate(rest):
+        if argument == "--":
+            break
+        if argument == "--config" or argument.startswith("--config="):
+            end = position + (2 if argument == "--config" else 1)
+            first, rest[position:end] = rest[position:end], []
+            break
+    return first + rest
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pixapi-gateway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    config_dir: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="DIR", help="Folder of gateway.toml and models.toml."),
+    ] = None,
+    _wanted: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    ctx.obj = Options(config_dir)

@@ -1,0 +1,122 @@
+"""What commands print: the API's object with `--json`, a table on a terminal, tab-separated lines elsewhere.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import typer
+
+FAILED = 1
+USAGE = 2
+LONGEST_SECRET = 4096
+
+
+class CommandFailed(Exception):  # noqa: N818 - it is the end of a command, not a kind of error
+    """Ends the command: `message` for people, `body` the JSON error object for programs."""
+
+    def __init__(self, exit_code: int, message: str, body: str | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.message = message
+        self.body = body
+
+
+def fail(failure: CommandFailed, *, as_json: bool) -> NoReturn:
+    """Prints the failure on stderr and ends the command."""
+    typer.echo(failure.body if as_json and failure.body else f"Error: {failure.message}", err=True)
+    raise typer.Exit(failure.exit_code)
+
+
+def note(text: str) -> None:
+    """A line beside the result, on stderr."""
+    typer.echo(text, err=True)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks before something that cannot be undone; without a terminal only `--yes` answers."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        note(f"Error: {question} There is no terminal to ask on: repeat the command with --yes.")
+        raise typer.Exit(USAGE)
+    typer.confirm(question, abort=True, err=True)
+
+
+def read_secret(prompt: str) -> str:
+    """A secret from a hidden prompt, or the first line of a stdin that is no terminal. Never from argv."""
+    typed = sys.stdin.isatty()
+    line = getpass.getpass(f"{prompt}: ") if typed else sys.stdin.readline(LONGEST_SECRET)
+    secret = line.rstrip("\r\n")
+    if not secret:
+        note(f"Error: no secret. Type it at the prompt, or send it as the first line of stdin ({prompt}).")
+        raise typer.Exit(USAGE)
+    return secret
+
+
+def report(values: dict[str, Any], *, as_json: bool) -> None:
+    """One object of JSON values: as JSON, or a line a field."""
+    if as_json:
+        typer.echo(json.dumps(values, ensure_ascii=False))
+    else:
+        show_object(values)
+
+
+def show_object(values: dict[str, Any]) -> None:
+    """One object, a line a field."""
+    if not sys.stdout.isatty():
+        for name, value in values.items():
+            typer.echo(f"{name}\t{plain(value)}")
+        return
+    _table(None, [(name, plain(value)) for name, value in values.items()])
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Some objects, a line each, with these of their fields; the first line names them."""
+    lines = [[plain(row[column]) for column in columns] for row in rows]
+    if sys.stdout.isatty():
+        _table(columns, lines)
+        return
+    typer.echo("\t".join(columns))
+    for line in lines:
+        typer.echo("\t".join(line))
+
+
+def plain(value: object) -> str:
+    """A value as people read it, on one line; nothing at all for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    if isinstance(value, dict):
+        return " ".join(f"{name}={plain(part)}" for name, part in value.items())
+    return str(value)
+
+
+def _table(columns: Sequence[str] | None, lines: Sequence[Sequence[str]]) -> None:
+    # Only a terminal pays for loading rich.
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD if columns else None, show_header=columns is not None, pad_edge=False)
+    for name in columns or ("field", "value"):
+        table.add_column(name, overflow="fold", style=None if columns or name == "value" else "bold")
+    for line in lines:
+        table.add_row(*line)
+    # Names are data: no markup in them is obeyed.
+    Console(markup=False, emoji=False, highlight=False).print(table)
