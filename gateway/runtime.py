@@ -42,6 +42,7 @@ log = logging.getLogger("gateway.runtime")
 
 POOL_REFRESH_SECONDS = 2.0
 MODELS_WARM_SECONDS = 15.0
+PRICES_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class Runtime:
             loops = [
                 asyncio.create_task(_every(POOL_REFRESH_SECONDS, self.pool.refresh)),
                 asyncio.create_task(_every(MODELS_WARM_SECONDS, self.models.warm, at_once=True)),
-                asyncio.create_task(self.prices.watch()),
+                asyncio.create_task(_every(PRICES_SECONDS, self._reload_prices)),
             ]
             stack.push_async_callback(_cancel, loops)
             yield
@@ -105,6 +106,9 @@ class Runtime:
     def set_gauges(self) -> None:
         self.metrics.paid_in_flight.set(self.paid_calls.under_way)
         self.metrics.spool_bytes.set(self.spool.used)
+
+    async def _reload_prices(self) -> None:
+        await asyncio.to_thread(self.prices.reload)
 
     async def _database_state(self) -> str:
         try:

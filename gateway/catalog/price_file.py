@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from decimal import Decimal
 from pathlib import Path
@@ -53,12 +52,6 @@ class PriceFile:
         self.error = None
         log.info("price book taken over", extra={"detail": f"{len(self.book.models)} models"})
         return True
-
-    async def watch(self, every: float = 2.0) -> None:
-        """Reloads for ever; a file that is being written is simply looked at again."""
-        while True:
-            await asyncio.sleep(every)
-            await asyncio.to_thread(self.reload)
 
 
 def unpriced(model: str, hold: int) -> ModelPrice:

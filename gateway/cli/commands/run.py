@@ -73,7 +73,6 @@ def sandbox(
 
 
 # "\b" keeps the lines of a paragraph as they are.
-sandbox.__doc__ = (
-    "A simulated Pixapi that can show every fault of the real one.\n\n"
-    + "\n\n".join(f"\b\n{paragraph}" for paragraph in help_text().split("\n\n"))
+sandbox.__doc__ = "A simulated Pixapi that can show every fault of the real one.\n\n" + "\n\n".join(
+    f"\b\n{paragraph}" for paragraph in help_text().split("\n\n")
 )

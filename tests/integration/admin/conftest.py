@@ -71,7 +71,9 @@ class Admin:
         found: dict[str, Any] = answer.json()
         return found
 
-    async def refused(self, method: str, path: str, body: object = None, **query: str) -> tuple[int, str, str]:
+    async def refused(
+        self, method: str, path: str, body: object = None, **query: str
+    ) -> tuple[int, str, str]:
         """Status, reason and message of the error this call gets."""
         answer = await self.call(method, path, body, **query)
         assert not answer.is_success, answer.text

@@ -30,7 +30,12 @@ async def test_a_team_is_made_with_its_quota(admin: Admin) -> None:
     team = answer.json()
     assert answer.status_code == 201
     [quota] = team.pop("quotas")
-    assert (quota["scope"], quota["period"], quota["limit"], quota["enforce"]) == ("team", "month", 12.5, True)
+    assert (quota["scope"], quota["period"], quota["limit"], quota["enforce"]) == (
+        "team",
+        "month",
+        12.5,
+        True,
+    )
     assert team.pop("created_at").endswith("Z")
     ident = team.pop("id")
     assert team == {
@@ -104,7 +109,9 @@ async def test_every_wrong_field_is_named_at_once(admin: Admin) -> None:
     ]
 
 
-@pytest.mark.parametrize("body", [{"name": "A"}, {"name": "A", "unlimited": False}, {"name": "A", "quota": None}])
+@pytest.mark.parametrize(
+    "body", [{"name": "A"}, {"name": "A", "unlimited": False}, {"name": "A", "quota": None}]
+)
 async def test_a_team_needs_a_quota_or_to_be_unlimited(admin: Admin, body: object) -> None:
     status, _, message = await admin.refused("POST", "/teams", body)
     assert status == 400
@@ -192,7 +199,13 @@ async def test_suspend_and_resume_may_be_repeated(admin: Admin) -> None:
 
 @pytest.mark.parametrize("ref", ["nobody", "00000000-0000-7000-8000-000000000000", "a%00b", "A B", "x" * 300])
 async def test_unknown_teams_are_404(admin: Admin, ref: str) -> None:
-    for method, path in (("GET", ""), ("PATCH", ""), ("POST", "/suspend"), ("GET", "/keys"), ("GET", "/quotas")):
+    for method, path in (
+        ("GET", ""),
+        ("PATCH", ""),
+        ("POST", "/suspend"),
+        ("GET", "/keys"),
+        ("GET", "/quotas"),
+    ):
         status, _, _ = await admin.refused(method, f"/teams/{ref}{path}", {} if method != "GET" else None)
         assert status == 404
 
@@ -273,13 +286,16 @@ async def test_a_key_has_quotas_of_its_own(admin: Admin) -> None:
 
 
 async def test_a_change_and_its_audit_entry_land_together_or_not_at_all(admin: Admin) -> None:
-    class Stop(Exception):  # noqa: N818
-        pass
+    made = []
 
-    with pytest.raises(Stop):
+    async def create_and_fail() -> None:
         async with admin.database.transaction() as connection:
-            team = await teams.create(connection, "test", NewTeam(name="Never", unlimited=True))
-            raise Stop
+            made.append(await teams.create(connection, "test", NewTeam(name="Never", unlimited=True)))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await create_and_fail()
+    [team] = made
     async with admin.database.autocommit() as connection:
         found = select(teams_table.c.id).where(teams_table.c.id == team.id)
         entries = select(audit_entries.c.id).where(audit_entries.c.subject_id == str(team.id))

@@ -78,9 +78,7 @@ async def test_the_scheme_is_read_in_any_case(admin: Admin) -> None:
 async def test_a_team_key_is_no_admin_token(admin: Admin) -> None:
     await admin.team("Key holders")
     key = await admin.key("key-holders")
-    answer = await admin.http.get(
-        "/admin/api/status", headers={"authorization": f"Bearer {key['secret']}"}
-    )
+    answer = await admin.http.get("/admin/api/status", headers={"authorization": f"Bearer {key['secret']}"})
     assert answer.status_code == 401
 
 
