@@ -109,7 +109,9 @@ async def find(connection: AsyncConnection, key_id: str, *, lock: bool = False) 
     if not _ID.fullmatch(key_id):
         raise _unknown()
     query = _query().where(team_keys.c.id == key_id)
-    row = (await connection.execute(query.with_for_update(of=team_keys) if lock else query)).one_or_none()
+    if lock:
+        query = query.with_for_update(of=team_keys, key_share=True)
+    row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise _unknown()
     return _key(row)

@@ -100,7 +100,7 @@ async def find(connection: AsyncConnection, team: str, *, lock: bool = False) ->
     if team_id is None and (len(team) > LONGEST_SLUG or not SLUG.fullmatch(team)):
         raise _unknown()
     query = select(teams).where(teams.c.slug == team if team_id is None else teams.c.id == team_id)
-    row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+    row = (await connection.execute(query.with_for_update(key_share=True) if lock else query)).one_or_none()
     if row is None:
         raise _unknown()
     return _team(row)

@@ -96,7 +96,7 @@ async def find(connection: AsyncConnection, key: str, *, lock: bool = False) -> 
     if looks_like_id(key):
         where = upstream_keys.c.id == UUID(key)
     query = select(*_COLUMNS).where(where, upstream_keys.c.removed_at.is_(None))
-    row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+    row = (await connection.execute(query.with_for_update(key_share=True) if lock else query)).one_or_none()
     if row is None:
         raise errors.not_found("There is no upstream key with this id or label.", "upstream_key_not_found")
     return _key(row)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def config_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(module_database_url: str, config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+def cli(module_database_url: str, config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
         monkeypatch.delenv(name)
     for name, value in _environment(module_database_url, config_dir).items():
@@ -63,7 +63,7 @@ def cli(module_database_url: str, config_dir: Path, monkeypatch: pytest.MonkeyPa
     def run(*arguments: str, secret: str | None = None) -> Result:
         return runner.invoke(app, list(arguments), input=secret)
 
-    yield CommandLine(run)
+    return CommandLine(run)
 
 
 def test_a_team_from_first_to_last(cli: CommandLine) -> None:
@@ -85,7 +85,7 @@ def test_a_team_from_first_to_last(cli: CommandLine) -> None:
     assert [entry["action"].partition(".")[2] for entry in entries] == [
         "resume", "suspend", "update", "set", "create",
     ]  # fmt: skip
-    assert {entry["actor"] for entry in entries} == {f"cli:{getpass.getuser()}"}
+    assert {entry["actor"] for entry in entries} == {f"cli:{pwd.getpwuid(os.getuid()).pw_name}"}
 
 
 def test_keys_and_quotas(cli: CommandLine) -> None:

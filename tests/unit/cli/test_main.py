@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from gateway import __version__
+from gateway.cli.main import app, with_config_first
+
+CONTRACT = {
+    "db": {"upgrade", "downgrade", "current"},
+    "config": {"check", "show"},
+    "upstream-keys": {"add", "list", "drain", "disable", "enable", "remove"},
+    "teams": {"create", "list", "show", "update", "suspend", "resume"},
+    "keys": {"issue", "list", "show", "update", "revoke", "rotate"},
+    "quotas": {"set", "list", "remove"},
+    "tasks": {"list", "show"},
+    "admin-tokens": {"issue", "list", "revoke"},
+    "audit": {"list"},
+}
+HEAVY = ("sqlalchemy", "psycopg", "starlette", "cryptography", "rich.console", "gateway.settings")
+
+
+def test_every_noun_has_its_verbs_and_each_takes_json() -> None:
+    nouns = get_command(app).commands  # type: ignore[attr-defined]
+    for noun, verbs in CONTRACT.items():
+        found = nouns[noun].commands
+        assert verbs <= set(found)
+        for verb, command in found.items():
+            flags = {flag for parameter in command.params for flag in parameter.opts}
+            assert "--json" in flags, (noun, verb)
+            assert command.help, (noun, verb)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from gateway.cli.main import app\n"
+        "assert CliRunner().invoke(app, ['teams', 'create', '--help']).exit_code == 0\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_the_version_is_printed() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"pixapi-gateway {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["team"], "teams"), (["teams", "creat"], "create"), (["teams", "create", "--nam", "x"], "--name")],
+)
+def test_a_slip_is_answered_with_what_was_meant(arguments: list[str], meant: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert meant in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["teams", "list"], ["teams", "list"]),
+        (["teams", "list", "--config", "d", "--json"], ["--config", "d", "teams", "list", "--json"]),
+        (["teams", "list", "--config=d"], ["--config=d", "teams", "list"]),
+        (["--config", "d", "teams"], ["--config", "d", "teams"]),
+        (["teams", "show", "--", "--config"], ["teams", "show", "--", "--config"]),
+        (["teams", "--config"], ["--config", "teams"]),
+    ],
+)
+def test_the_configuration_may_be_named_anywhere(given: list[str], read: list[str]) -> None:
+    assert with_config_first(given) == read
