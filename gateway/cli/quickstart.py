@@ -165,7 +165,7 @@ class Started:
     def as_json(self) -> str:
         return json.dumps(
             {
-                "base_url": f"{self.base}/v1",
+                "base_url": self.base,  # as Pixapi's own: the paths begin with /v1
                 "dashboard_url": f"{self.base}/admin/",
                 "admin_token": self.admin_token,
                 "team_key": self.demo.team_key,
@@ -183,7 +183,7 @@ class Started:
         return f"""
 Pixapi gateway {__version__} is serving {self.base} in front of {upstream}.
 
-  base URL     {self.base}/v1
+  base URL     {self.base}   (for OpenAI SDKs: {self.base}/v1)
   team key     {self.demo.team_key}   (team demo, {self.demo.limit} credits a month)
   dashboard    {self.base}/admin/
   admin token  {self.admin_token}

@@ -44,22 +44,53 @@ HEALTHY = Health()
 
 def after(health: Health, use: Use, outcome: Outcome, now: float) -> Health:
     """The health of a key after this outcome of one call through it."""
-    verdict = outcome.verdict
-    if verdict is Verdict.KEY_REFUSED:
-        rest = now + REFUSED_SECONDS
-        return replace(
-            health, paid_until=rest, reads_until=rest, reason="refused", refusals=health.refusals + 1
-        )
-    if verdict is Verdict.KEY_EXHAUSTED:
-        again = health.refusals if health.reason == "out_of_credits" else 0
-        rest = now + min(EXHAUSTED_SECONDS * 2**again, EXHAUSTED_LONGEST)
-        return replace(health, paid_until=rest, reason="out_of_credits", refusals=again + 1)
-    if verdict is Verdict.THROTTLED:
-        asked = THROTTLED_DEFAULT if outcome.retry_after is None else outcome.retry_after
-        rest = now + min(max(asked, THROTTLED_SHORTEST), THROTTLED_LONGEST)
-        if use is Use.PAID:
-            return replace(health, paid_until=rest, reason="throttled")
-        return replace(health, reads_until=rest, reason=health.reason or "throttled")
-    if verdict is Verdict.ANSWERED and use is Use.PAID and health is not HEALTHY:
-        return HEALTHY
+    if outcome.verdict is Verdict.KEY_REFUSED:
+        return _refused(health, now)
+    if outcome.verdict is Verdict.KEY_EXHAUSTED:
+        return _exhausted(health, now)
+    if outcome.verdict is Verdict.THROTTLED:
+        return _throttled(health, use, outcome.retry_after, now)
+    if outcome.verdict is Verdict.ANSWERED and use is Use.PAID:
+        return _answered(health, now)
     return health
+
+
+def _refused(health: Health, now: float) -> Health:
+    again = health.refusals if health.reason == "refused" else 0
+    rest = now + REFUSED_SECONDS
+    return replace(
+        health,
+        paid_until=max(health.paid_until, rest),
+        reads_until=max(health.reads_until, rest),
+        reason="refused",
+        refusals=again + 1,
+    )
+
+
+def _exhausted(health: Health, now: float) -> Health:
+    again = health.refusals if health.reason == "out_of_credits" else 0
+    if again and health.rests(Use.PAID, now):
+        return health  # of a call sent before the rest began: no news
+    rest = now + min(EXHAUSTED_SECONDS * 2 ** min(again, 10), EXHAUSTED_LONGEST)
+    return replace(
+        health, paid_until=max(health.paid_until, rest), reason="out_of_credits", refusals=again + 1
+    )
+
+
+def _throttled(health: Health, use: Use, asked: float | None, now: float) -> Health:
+    seconds = THROTTLED_DEFAULT if asked is None else asked
+    rest = now + min(max(seconds, THROTTLED_SHORTEST), THROTTLED_LONGEST)
+    if health.until(use) >= rest:
+        return health
+    if use is Use.PAID:
+        return replace(health, paid_until=rest, reason="throttled")
+    return replace(health, reads_until=rest, reason=health.reason or "throttled")
+
+
+def _answered(health: Health, now: float) -> Health:
+    """Forgets rests that are over. While one lasts, the call was sent before it began and proves nothing."""
+    if health.reason is None or health.rests(Use.PAID, now):
+        return health
+    if health.rests(Use.READ, now):
+        return Health(reads_until=health.reads_until, reason="throttled")
+    return HEALTHY

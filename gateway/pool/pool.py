@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -65,6 +65,7 @@ class Pool:
         self._busy: dict[tuple[UUID, Use], int] = {}
         self._writes: set[asyncio.Task[None]] = set()
         self._written: dict[UUID, float] = {}  # when our last word on a key was (or will be) in Postgres
+        self._refreshing = asyncio.Lock()  # an older reading must not overwrite a newer one
 
     @property
     def keys(self) -> list[UpstreamKey]:
@@ -121,9 +122,13 @@ class Pool:
 
     async def refresh(self) -> None:
         """Reads keys, states and rests from Postgres."""
-        asked = self._clock.monotonic()
-        async with self._database.autocommit() as connection:
-            rows = (await connection.execute(_KEYS)).all()
+        async with self._refreshing:
+            asked = self._clock.monotonic()
+            async with self._database.autocommit() as connection:
+                rows = (await connection.execute(_KEYS)).all()
+            self._take_over(rows, asked)
+
+    def _take_over(self, rows: Sequence[Any], asked: float) -> None:
         now = self._clock.monotonic()
         self._keys = {row.id: key for row in rows if (key := self._open(row)) is not None}
         self._sealed = {row.id: row.secret for row in rows}

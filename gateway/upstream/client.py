@@ -147,7 +147,7 @@ class UpstreamClient:
             await response.aclose()
         return Reply(
             status=response.status_code,
-            content_type=response.headers.get("content-type", "").encode("latin-1") or None,
+            content_type=_content_type(response.headers),
             retry_after=_seconds(response.headers.get("retry-after")),
             body=body,
         )
@@ -173,8 +173,8 @@ async def _receive(response: httpx.Response, body: SpooledBody) -> None:
         async for chunk in stream:
             for plain in decoder.feed(chunk):
                 await body.write(plain)
-            if limit is not None and body.size > limit:
-                return
+                if limit is not None and body.size > limit:
+                    return
         decoder.finish()
     except UndecodableError as error:
         raise SentUnknownError("an answer that could not be decoded") from error
@@ -185,7 +185,12 @@ async def _receive(response: httpx.Response, body: SpooledBody) -> None:
 def _translated(error: Exception) -> NotSentError | SentUnknownError:
     """By what aiohttp raised: httpx-aiohttp's names call a dropped connection a connect time-out."""
     cause = error if isinstance(error, (aiohttp.ClientError, OSError)) else error.__cause__
-    never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+    never = (
+        aiohttp.ClientConnectorError,
+        aiohttp.ConnectionTimeoutError,
+        aiohttp.ClientHttpProxyError,  # a refused CONNECT: there is no tunnel to send through
+        aiohttp.InvalidURL,
+    )
     if isinstance(cause, never):
         return NotSentError(_reason(cause))
     return SentUnknownError("the connection was lost before an answer came")
@@ -198,7 +203,14 @@ def _reason(cause: BaseException) -> str:
         return "its name was not found"
     if isinstance(cause, aiohttp.ClientProxyConnectionError):
         return "the proxy was not reached: check upstream.proxy"
+    if isinstance(cause, aiohttp.ClientHttpProxyError):
+        return f"the proxy refused with status {cause.status}: check upstream.proxy"
     return "connecting took too long" if isinstance(cause, TimeoutError) else "no connection"
+
+
+def _content_type(headers: httpx.Headers) -> bytes | None:
+    """The first one's bytes as they came: decoding guesses a charset."""
+    return next((value for name, value in headers.raw if name.lower() == b"content-type"), None) or None
 
 
 def _seconds(value: str | None) -> float | None:
@@ -213,4 +225,6 @@ def _environment_proxy(url: httpx.URL) -> str | None:
     if urllib.request.proxy_bypass(url.netloc.decode()):
         return None
     proxies = urllib.request.getproxies_environment()
-    return proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    # Other programs take `proxy:3128` for http, so it is often written like that.
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 # A decoded answer may be large, but a few compressed bytes must not become a full disk.
 LARGEST = 512 * 1024 * 1024
 _STEP = 256 * 1024
+_BY_HEADER = 47  # zlib's number for gzip or zlib, whichever the data begin with
 
 
 class UndecodableError(Exception):
@@ -19,7 +20,7 @@ class Decoder:
 
     def __init__(self, coding: str) -> None:
         zipped = coding.strip().lower() in ("gzip", "x-gzip", "deflate")
-        self._unzip = zlib.decompressobj(wbits=47) if zipped else None  # gzip or zlib, by their headers
+        self._unzip = zlib.decompressobj(wbits=_BY_HEADER) if zipped else None
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
@@ -28,6 +29,8 @@ class Decoder:
             yield chunk
             return
         while chunk:
+            if self._unzip.eof:  # gzip may be several members in a row
+                self._unzip = zlib.decompressobj(wbits=_BY_HEADER)
             try:
                 plain = self._unzip.decompress(chunk, _STEP)
             except zlib.error as error:
@@ -36,7 +39,7 @@ class Decoder:
             if self._size > LARGEST:
                 raise UndecodableError
             yield plain
-            chunk = self._unzip.unconsumed_tail
+            chunk = self._unzip.unconsumed_tail or self._unzip.unused_data
 
     def finish(self) -> None:
         """Raises UndecodableError when the coding's end has not been seen."""

@@ -5,6 +5,7 @@ The one question is whether Pixapi may have executed and billed. Everything that
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -30,6 +31,7 @@ _TYPES = {
     400: "invalid_request_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "request_timeout",
     409: "conflict_error",
     413: "request_too_large",
     415: "unsupported_media_type",
@@ -37,6 +39,8 @@ _TYPES = {
     429: "rate_limit_error",
 }
 _LONGEST_MESSAGE = 1000
+# Words go into the ledger and the log, so they are words.
+_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class Verdict(Enum):
@@ -95,8 +99,8 @@ def read_error(body: bytes) -> PixapiError | None:
         return None
     return PixapiError(
         message=error["message"],
-        type=kind if isinstance(kind, str) else None,
-        word=code if isinstance(code, str) and not code.isdigit() else None,
+        type=_word(kind),
+        word=_word(code) if isinstance(code, str) and not code.isdigit() else None,
     )
 
 
@@ -112,13 +116,13 @@ def classify(status: int, body: bytes, retry_after: float | None, secret: str) -
     definite = 400 <= status < 500 or (status in (500, 503) and error is not None)
     if not definite:
         return unknown(f"Pixapi's side answered {status} without saying what became of the call")
-    if status == 429:
-        return Outcome(Verdict.THROTTLED, retry_after=retry_after)
     if status == 402 or word == "insufficient_credits":
         return Outcome(Verdict.KEY_EXHAUSTED)
+    if status == 429:
+        return Outcome(Verdict.THROTTLED, retry_after=retry_after)
     if status == 401 or (status == 403 and word in KEY_REFUSED_CODES):
         return Outcome(Verdict.KEY_REFUSED)
-    if status == 408:
+    if status == 408 and error is None:
         return unknown("Pixapi's side gave up waiting for the request")
     if error is None:
         message = f"Something between the gateway and Pixapi refused the call with status {status}."
@@ -141,6 +145,10 @@ def not_sent(what: str) -> Outcome:
         f"Pixapi could not be reached ({what}); nothing was sent and nothing is charged. Try again shortly."
     )
     return Outcome(Verdict.NOT_SENT, errors.upstream_unavailable(message, "upstream_unreachable"))
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else None
 
 
 def _passed_on(status: int, error: PixapiError, secret: str) -> GatewayError:

@@ -66,13 +66,17 @@ class Sandbox:
 
     def sent(self, request_id: str) -> list[dict[str, Any]]:
         """The requests that reached it under this request id, oldest first."""
-        entries = self._get("/sandbox/journal?limit=2000")["data"]
-        return [entry for entry in entries if header(entry, "x-request-id") == request_id]
+        return [entry for entry in self.journal() if header(entry, "x-request-id") == request_id]
+
+    def journal(self) -> list[dict[str, Any]]:
+        """The newest requests, oldest first."""
+        found: list[dict[str, Any]] = self._get("/sandbox/journal?limit=300")["data"]
+        return found
 
     def reads(self, task_id: str) -> int:
         """How often this task was asked for."""
         path = f"/v1/tasks/{task_id}"
-        return sum(entry["path"] == path for entry in self._get("/sandbox/journal?limit=2000")["data"])
+        return sum(entry["path"] == path for entry in self.journal())
 
     def counters(self, secret: str) -> dict[str, Any]:
         """requests, executions, reads and credits of one key."""
@@ -161,6 +165,10 @@ class Rig:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
 
+    def caller(self, key: str | None = None) -> httpx.Client:
+        """An HTTP client of this team key, or of nobody."""
+        return caller(self.gateway.base, key)
+
     def new_team(self, **fields: Any) -> str:
         """The slug of a new team without a quota."""
         return str(self.gateway.team(f"Team {next(_numbers)}", unlimited=True, **fields)["slug"])
@@ -174,7 +182,7 @@ def rig(
     plain = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(harness.sandbox(*flags))
-        control = stack.enter_context(httpx.Client(base_url=process.base, timeout=30, trust_env=False))
+        control = stack.enter_context(caller(process.base))
         gateway = stack.enter_context(harness.gateway(database_url, redis_url, process.base, environment))
         database = stack.enter_context(psycopg.connect(plain, autocommit=True, row_factory=dict_row))
         team = gateway.team(f"Team {next(_numbers)}")["slug"]
@@ -182,7 +190,7 @@ def rig(
         account = new_account()
         secret = new_secret(account)
         gateway.upstream_key(secret, "first", account=account)
-        client = stack.enter_context(gateway.client(key))
+        client = stack.enter_context(caller(gateway.base, key))
         client.event_hooks = {"response": [_carries_id]}
         yield Rig(gateway, Sandbox(process, control), database, client, key, account, secret, team)
 
@@ -237,6 +245,13 @@ def ended(rig: Rig, answer: httpx.Response | str, state: str) -> HoldRow:
 
     found: HoldRow = eventually(check)
     return found
+
+
+def caller(base: str, key: str | None = None) -> httpx.Client:
+    """An HTTP client of a gateway or sandbox. A context manager that closes it."""
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    # Nothing here speaks TLS, and reading the certificate authorities takes longer than most tests.
+    return httpx.Client(base_url=base, headers=headers, timeout=60, trust_env=False, verify=False)
 
 
 def _carries_id(answer: httpx.Response) -> None:

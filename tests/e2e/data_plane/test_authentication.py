@@ -11,7 +11,7 @@ import pytest
 
 from gateway.access.key_format import checksum
 from tests.e2e import harness
-from tests.e2e.data_plane.rig import ASYNC, MODEL, PAID, SYNC, Rig, error_of, order
+from tests.e2e.data_plane.rig import ASYNC, MODEL, PAID, SYNC, Rig, caller, error_of, order
 from tests.e2e.harness import eventually
 
 Headers = list[tuple[str, str | bytes]]
@@ -80,9 +80,10 @@ def refusal(answer: httpx.Response) -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_every_key_problem_gets_the_same_answer(shared: Rig, problem: str) -> None:
-    reference = refusal(httpx.get(f"{shared.gateway.base}/v1/models", trust_env=False))
     headers, query = PROBLEMS[problem](shared)
-    answer = httpx.get(f"{shared.gateway.base}/v1/models{query}", headers=headers, trust_env=False)
+    with shared.caller() as nobody:
+        reference = refusal(nobody.get("/v1/models"))
+        answer = nobody.get(f"/v1/models{query}", headers=headers)
     assert refusal(answer) == reference
     assert answer.headers["www-authenticate"] == "Bearer"
     assert shared.untouched(answer)
@@ -91,27 +92,28 @@ def test_every_key_problem_gets_the_same_answer(shared: Rig, problem: str) -> No
 @pytest.mark.parametrize("path", [*PAID, "/v1/tasks/task_1", "/v1/models", "/gateway/account", "/gateway/tasks"])
 def test_no_route_of_a_team_works_without_a_key(shared: Rig, path: str) -> None:
     method = "POST" if path in PAID else "GET"
-    answer = httpx.request(
-        method, shared.gateway.base + path, json=order() if path in PAID else None, trust_env=False
-    )
+    with shared.caller() as nobody:
+        answer = nobody.request(method, path, json=order() if path in PAID else None)
     error_of(answer, 401, "authentication_error", "invalid_key")
     assert shared.untouched(answer)
 
 
 def test_a_key_is_refused_before_its_body_is_looked_at(shared: Rig) -> None:
-    answer = httpx.post(f"{shared.gateway.base}{SYNC}?async=true", content=b"{nonsense", trust_env=False)
+    with shared.caller() as nobody:
+        answer = nobody.post(f"{SYNC}?async=true", content=b"{nonsense")
     error_of(answer, 401, "authentication_error")
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_the_scheme_s_case_does_not_matter(shared: Rig, scheme: str) -> None:
-    headers = {"authorization": f"{scheme} {shared.key}"}
-    assert httpx.get(f"{shared.gateway.base}/v1/models", headers=headers, trust_env=False).status_code == 200
+    with shared.caller() as client:
+        answer = client.get("/v1/models", headers={"authorization": f"{scheme} {shared.key}"})
+    assert answer.status_code == 200
 
 
 def test_a_suspended_team_is_told_so_until_it_is_resumed(shared: Rig) -> None:
     team = shared.new_team()
-    with shared.gateway.client(shared.gateway.key(team)) as client:
+    with shared.caller(shared.gateway.key(team)) as client:
         assert client.post(SYNC, json=order()).status_code == 200
         shared.gateway.call("POST", f"/teams/{team}/suspend")
         for answer in (client.get("/v1/models"), client.post(SYNC, json=order())):
@@ -139,7 +141,7 @@ def test_a_model_must_be_allowed_for_team_and_key(
     shared: Rig, team_models: list[str] | None, key_models: list[str] | None, asked: str, allowed: bool
 ) -> None:
     team = shared.new_team(allowed_models=team_models)
-    with shared.gateway.client(shared.gateway.key(team, allowed_models=key_models)) as client:
+    with shared.caller(shared.gateway.key(team, allowed_models=key_models)) as client:
         answer = client.post(SYNC, json=order() | {"model": asked})
     if allowed:
         assert answer.status_code == 200
@@ -170,7 +172,7 @@ def test_a_key_may_be_bound_to_addresses(shared: Rig, addresses: list[str], allo
     key = shared.gateway.key(shared.team, allowed_addresses=addresses)
     # Nobody has named a trusted proxy, so these say nothing.
     forged = {"x-forwarded-for": "10.1.2.3", "forwarded": "for=10.1.2.3", "x-real-ip": "10.1.2.3"}
-    with shared.gateway.client(key) as client:
+    with shared.caller(key) as client:
         for answer in (client.get("/v1/models", headers=forged), client.post(SYNC, json=order())):
             if allowed:
                 assert answer.status_code == 200
@@ -182,7 +184,7 @@ def test_a_key_may_be_bound_to_addresses(shared: Rig, addresses: list[str], allo
 def test_a_rotated_key_works_beside_its_successor(shared: Rig) -> None:
     old = shared.gateway.key(shared.team, allowed_models=[MODEL])
     made = shared.gateway.call("POST", f"/keys/{old[4:14]}/rotate", json={"overlap_seconds": 2})
-    with shared.gateway.client(old) as before, shared.gateway.client(made["secret"]) as after:
+    with shared.caller(old) as before, shared.caller(made["secret"]) as after:
         assert before.get("/v1/models").status_code == 200
         for client in (before, after):
             answer = client.post(SYNC, json=order() | {"model": "gpt-image-2"})
@@ -193,17 +195,17 @@ def test_a_rotated_key_works_beside_its_successor(shared: Rig) -> None:
 
 def test_rotation_without_overlap_ends_the_old_key_at_once(shared: Rig) -> None:
     old = shared.gateway.key(shared.team)
-    with shared.gateway.client(old) as before:
+    with shared.caller(old) as before:
         assert before.get("/v1/models").status_code == 200
         made = shared.gateway.call("POST", f"/keys/{old[4:14]}/rotate", json={"overlap_seconds": 0})
         error_of(before.get("/v1/models"), 401, "authentication_error")
-    with shared.gateway.client(made["secret"]) as after:
+    with shared.caller(made["secret"]) as after:
         assert after.get("/v1/models").status_code == 200
 
 
 def test_an_expiry_takes_effect_on_a_key_in_use(shared: Rig) -> None:
     ends = datetime.now(UTC) + timedelta(seconds=1.5)
-    with shared.gateway.client(shared.gateway.key(shared.team, expires_at=ends.isoformat())) as client:
+    with shared.caller(shared.gateway.key(shared.team, expires_at=ends.isoformat())) as client:
         assert client.get("/v1/models").status_code == 200
         eventually(lambda: client.get("/v1/models").status_code == 401, 3)
         assert datetime.now(UTC) >= ends - timedelta(seconds=0.1)
@@ -211,8 +213,8 @@ def test_an_expiry_takes_effect_on_a_key_in_use(shared: Rig) -> None:
 
 def test_a_revoked_key_ends_at_once_here_and_in_ten_seconds_elsewhere(shared: Rig) -> None:
     key = shared.gateway.key(shared.team)
-    with harness.beside(shared.gateway.environment) as other, shared.gateway.client(key) as here:
-        with httpx.Client(base_url=other.base, headers=dict(bearer(key)), trust_env=False) as there:
+    with harness.beside(shared.gateway.environment) as other, shared.caller(key) as here:
+        with caller(other.base, key) as there:
             assert there.get("/v1/models").status_code == 200
             assert here.get("/v1/models").status_code == 200
             shared.gateway.call("POST", f"/keys/{key[4:14]}/revoke")

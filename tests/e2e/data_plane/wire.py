@@ -35,6 +35,10 @@ class Wire:
         with contextlib.suppress(ConnectionError):
             self._socket.sendall(data)
 
+    def end_sending(self) -> None:
+        """Half-closes: the server sees the end of what was sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def answer(self, *, to_head: bool = False) -> httpx.Response:
         """The next answer, interim ones too. Raises ConnectionError when the connection ends before it is whole."""
         head = self._until(b"\r\n\r\n")

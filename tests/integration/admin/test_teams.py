@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from gateway.access import teams
 from gateway.access.teams import NewTeam
+from gateway.credits import quotas
+from gateway.credits.quotas import Owner
 from gateway.db.tables import audit_entries
 from gateway.db.tables import teams as teams_table
 from tests.integration.admin.conftest import Admin
@@ -262,12 +265,21 @@ async def test_the_last_enforced_quota_stays(admin: Admin) -> None:
 
 
 async def test_two_removals_at_once_leave_one_quota(admin: Admin) -> None:
-    await admin.team("Contended", quota={"period": "month", "limit": 10})
+    team = await admin.team("Contended", quota={"period": "month", "limit": 10})
     await admin.ok("PUT", "/teams/contended/quotas/day", {"limit": 1})
-    answers = await asyncio.gather(
-        *(admin.call("DELETE", f"/teams/contended/quotas/{period}") for period in ("month", "day"))
-    )
-    assert sorted(answer.status_code for answer in answers) == [200, 409]
+    async with admin.database.transaction() as first:
+        await quotas.remove(first, "test", Owner(UUID(team["id"])), "month")
+        second = asyncio.create_task(admin.call("DELETE", "/teams/contended/quotas/day"))
+        await _until_someone_waits_for_a_lock(admin)
+    assert (await second).status_code == 409
+    assert [quota["period"] for quota in (await admin.ok("GET", "/teams/contended"))["quotas"]] == ["day"]
+
+
+async def _until_someone_waits_for_a_lock(admin: Admin) -> None:
+    async with admin.database.autocommit() as connection, asyncio.timeout(5):
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        while not (await connection.execute(waiting)).scalar_one():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_key_has_quotas_of_its_own(admin: Admin) -> None:

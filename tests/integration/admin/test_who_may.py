@@ -40,6 +40,11 @@ async def test_a_viewer_reads_everything_and_changes_nothing(admin: Admin) -> No
             assert answer.json()["error"]["type"] == "permission_error"
 
 
+async def test_the_role_is_checked_before_anything_else_is_read(admin: Admin) -> None:
+    answer = await admin.http.post("/admin/api/teams?x=1&x=2", headers=admin.viewer, content=b"{")
+    assert answer.status_code == 403
+
+
 def test_only_reading_rows_are_open_to_viewers() -> None:
     assert {row.role for row in ROUTES if row.method != "GET"} == {"admin"}
     assert {row.role for row in ROUTES if row.method == "GET"} == {"viewer"}

@@ -1,0 +1,43 @@
+"""An upstream client for tests: its spool, and an environment without proxies."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from gateway.spool import SpoolBudget
+from gateway.upstream.client import UpstreamClient
+from tests.fakes.certificate import self_signed
+from tests.fakes.upstream_calls import Connect
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> SpoolBudget:
+    return SpoolBudget(64 * 1024 * 1024, tmp_path)
+
+
+@pytest.fixture
+async def connect(spool: SpoolBudget, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
+    """Opens clients; afterwards nothing of theirs may be left in the spool."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    async with AsyncExitStack() as stack:
+
+        async def make(url: str, **options: object) -> UpstreamClient:
+            client = UpstreamClient(url, spool, **options)  # type: ignore[arg-type]
+            stack.push_async_callback(client.close)
+            await client.open()
+            return client
+
+        yield make
+    assert spool.used == 0
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEM file: a server's key and its certificate, which is its own authority."""
+    return self_signed(tmp_path_factory.mktemp("tls") / "server.pem")
