@@ -21,7 +21,7 @@ test: dev-venv ## all tests: ARGS='-k ledger', JOBS=2
 	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 check: dev-venv ## formatting, lint, types, layers, documentation
-	@.venv/bin/ruff format --check --quiet . || { echo 'Not formatted; run: make fmt' >&2; exit 1; }
+	@.venv/bin/ruff format --check --output-format concise . || { echo 'Not formatted; run: make fmt' >&2; exit 1; }
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports

@@ -28,6 +28,10 @@ compile dev --all-extras --group dev "$@"
 compile quickstart --extra embedded --group build "$@"
 compile runtime "$@"
 
+echo '→ requirements/installer.lock'
+echo 'uv>=0.13' | uv pip compile - "$@" --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
+    --no-header --no-annotate --quiet --output-file requirements/installer.lock
+
 # One .venv serves them all, so a package must have the same version in each.
 for name in runtime quickstart; do
     pins dev >.venv/.dev-pins

@@ -38,6 +38,17 @@ find_python() {
         "Install one, or name it: make PYTHON=/path/to/python3"
 }
 
+# uv takes seconds where pip takes a minute. Where it cannot be had, or cannot reach the registry that pip is
+# configured for, pip does the same.
+install_lock() {
+    if "$python" -m pip install -qq --require-hashes --requirement requirements/installer.lock 2>/dev/null &&
+        "$python" -m uv pip install --quiet --python "$python" --compile-bytecode --require-hashes \
+            --requirement "$lock" 2>/dev/null; then
+        return
+    fi
+    "$python" -m pip install -qq --require-hashes --requirement "$lock"
+}
+
 # A .venv whose interpreter has gone, or that was copied or moved here from another folder, is made anew.
 if ! grep -qF "$PWD/.venv" .venv/bin/activate 2>/dev/null ||
     ! "$python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -52,7 +63,7 @@ fi
 wanted="$(cat "$lock" pyproject.toml | cksum)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     say "installing $(grep -c '^[a-z0-9].*==' "$lock") packages from $lock"
-    "$python" -m pip install -qq --require-hashes --requirement "$lock"
+    install_lock
     "$python" -m pip install -qq --no-deps --no-build-isolation --editable .
     printf '%s\n' "$wanted" >"$stamp"
 fi

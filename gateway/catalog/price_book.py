@@ -266,10 +266,11 @@ class _Reader:
             if value is not None:
                 self._wrong(f'{field} only goes with per = "second"')
             return Decimal(0)
-        if not isinstance(value, (int, Decimal)) or isinstance(value, bool) or not 0 < value <= 3600:
+        seconds = Decimal(value) if isinstance(value, (int, Decimal)) else Decimal(0)
+        if isinstance(value, bool) or not seconds.is_finite() or not 0 < seconds <= 3600:
             self._wrong(f"{field} must be a number of seconds, more than 0 and at most 3600")
             return Decimal(1)
-        return Decimal(value)
+        return seconds
 
     def _choice(self, field: str, allowed: tuple[str, ...]) -> str | None:
         value = self._table.get(field)

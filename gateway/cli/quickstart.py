@@ -9,29 +9,20 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import __version__
 from gateway.cli.demo import Demo, prepare_demo
-from gateway.cli.embedded import EmbeddedServerError, EmbeddedServers
-from gateway.cli.embedded_process import ServerProcess
-from gateway.cli.quickstart_files import Secrets, keep_port, load_secrets, sandbox_port, write_environment
+from gateway.cli.quickstart_children import Children
+from gateway.cli.quickstart_files import Secrets, load_secrets, write_environment
 from gateway.cli.serve import serve
 from gateway.db import migrate
-from gateway.settings import Settings, load
+from gateway.settings import Settings, SettingsError, load
 
-DEFAULT_FOLDER = Path(".pixapi-gateway")
 DRAIN_SECONDS = 5
-SANDBOX_START_SECONDS = 15.0
 PIXAPI = "https://api.pixapi.ai"
 
 
@@ -39,7 +30,7 @@ PIXAPI = "https://api.pixapi.ai"
 class Options:
     """`port` None takes the settings' (8080); `as_json` prints one line for programs instead of the page."""
 
-    data: Path = DEFAULT_FOLDER
+    data: Path
     port: int | None = None
     as_json: bool = False
     config: Path | None = None
@@ -54,35 +45,26 @@ class Upstream:
     secret: str
 
 
-def quickstart(options: Options, environ: Mapping[str, str] = os.environ) -> int:
-    """Starts everything, serves until a signal, stops everything it started; the exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with ExitStack() as stack:
-            return _run(options, environ, stack)
-    except EmbeddedServerError as error:
-        print(f"pixapi-gateway: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
-
-
-def _run(options: Options, environ: Mapping[str, str], stack: ExitStack) -> int:
-    servers = EmbeddedServers(options.data)
-    stack.callback(servers.stop)
-    servers.start()
+def quickstart(options: Options, children: Children, environ: Mapping[str, str] = os.environ) -> int:
+    """Prepares the demo on the children's databases and serves until a signal; the exit code."""
     secrets = load_secrets(options.data)
     own = secrets.environment() | {
-        "GATEWAY_DATABASE__URL": servers.database_url,
-        "GATEWAY_REDIS__URL": servers.redis_url,
+        "GATEWAY_DATABASE__URL": children.servers.database_url,
+        "GATEWAY_REDIS__URL": children.servers.redis_url,
     }
-    upstream = _upstream(options.data, environ, secrets, stack)
-    settings = _settings(options, environ, own, upstream)
+    upstream = _upstream(children, environ, secrets)
+    try:
+        settings = _settings(options, environ, own, upstream)
+    except SettingsError as error:
+        print(f"The settings cannot be used:\n{error}", file=sys.stderr)
+        return 2
     write_environment(options.data, own | {"GATEWAY_UPSTREAM__BASE_URL": upstream.base_url})
     migrate.upgrade(settings.database.url)
     demo = prepare_demo(settings, upstream.label, upstream.secret, secrets.team_key)
     if demo.team_key != secrets.team_key:
         secrets.with_team_key(demo.team_key).save(options.data)
+    if children.sandbox is not None:
+        children.sandbox.wait_ready()
 
     def announce(port: int) -> None:
         started = Started(f"http://127.0.0.1:{port}", secrets.admin_token, demo, upstream)
@@ -109,35 +91,12 @@ def _settings(
     )
 
 
-def _upstream(data: Path, environ: Mapping[str, str], secrets: Secrets, stack: ExitStack) -> Upstream:
-    real = environ.get("PIXAPI_KEY", "").strip()
-    if real:
-        return Upstream(environ.get("GATEWAY_UPSTREAM__BASE_URL") or PIXAPI, "pixapi", real)
-    port = sandbox_port(data)
-    sandbox = ServerProcess("Sandbox", data / "sandbox.log", None, signal.SIGTERM)
-    stack.callback(lambda: sandbox.stop(time.monotonic() + 2))
-    sandbox.start([sys.executable, "-m", "gateway.sandbox", "--port", str(port)])
-    sandbox.wait_ready(
-        _answers(f"http://127.0.0.1:{port}/sandbox/state"), time.monotonic() + SANDBOX_START_SECONDS
+def _upstream(children: Children, environ: Mapping[str, str], secrets: Secrets) -> Upstream:
+    if children.sandbox is not None:
+        return Upstream(children.sandbox.url, "sandbox", secrets.sandbox_key)
+    return Upstream(
+        environ.get("GATEWAY_UPSTREAM__BASE_URL") or PIXAPI, "pixapi", environ["PIXAPI_KEY"].strip()
     )
-    keep_port(data, port)
-    return Upstream(f"http://127.0.0.1:{port}", "sandbox", secrets.sandbox_key)
-
-
-def _answers(url: str) -> Callable[[], bool]:
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - our own child on loopback
-                return True
-        except (urllib.error.URLError, OSError):
-            return False
-
-    return answers
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    if threading.current_thread() is threading.main_thread():
-        raise KeyboardInterrupt
 
 
 @dataclass(frozen=True, slots=True)

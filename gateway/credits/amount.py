@@ -25,9 +25,9 @@ def from_decimal(value: Decimal) -> int:
     if value.adjusted() > 12:
         raise NotAnAmountError("credits must be at most 1000000000000")
     with localcontext() as context:
-        context.prec = 60
+        # More digits than any number here has: a product rounded first could be taken for a tie.
+        context.prec = 500
         context.traps[InvalidOperation] = True
-        # Beyond 40 decimals nothing can change the sixth but exact ties, which quantize decides on the whole number.
         micro = int((value * MICRO).quantize(Decimal(1), rounding=ROUND_HALF_UP))
     if micro > LARGEST:
         raise NotAnAmountError("credits must be at most 1000000000000")

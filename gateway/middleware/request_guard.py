@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import errors
 from gateway.proxy.exchange import Headers, exchange_of
 
+# Asked by load balancers and orchestrators under whatever address they know.
+PROBES = frozenset({"/healthz", "/readyz"})
 MAX_TARGET = 8 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 MAX_HEADER_COUNT = 100
@@ -37,16 +39,16 @@ class RequestGuardMiddleware:
             scope["headers"] = list(headers)
             check_size(headers, scope.get("raw_path") or b"", scope["query_string"])
             check_framing(headers)
-            self._check_host(headers)
+            self._check_host(headers, scope["path"])
             check_path(scope.get("raw_path") or scope["path"].encode())
         await self._app(scope, receive, send)
 
-    def _check_host(self, headers: Headers) -> None:
+    def _check_host(self, headers: Headers, path: str) -> None:
         hosts = [value for name, value in headers if name == b"host"]
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if match is None:
             raise errors.broken_framing("A request needs exactly one well-formed Host header.")
-        if self._hosts and match[1].lower() not in self._hosts:
+        if self._hosts and path not in PROBES and match[1].lower() not in self._hosts:
             raise errors.bad_request(
                 "This gateway does not answer to that Host; the setting server.allowed_hosts names those it does.",
                 "unknown_host",
@@ -69,7 +71,7 @@ def check_framing(headers: Headers) -> None:
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if lengths and codings:
         raise errors.broken_framing("Send Content-Length or Transfer-Encoding, not both.")
-    if len(lengths) > 1 or (lengths and not (lengths[0].isdigit() and len(lengths[0]) < 16)):
+    if len(lengths) > 1 or (lengths and not (lengths[0].isdigit() and len(lengths[0]) < 19)):
         raise errors.broken_framing("Content-Length must be one plain number.")
     if len(codings) > 1 or (codings and codings[0].strip().lower() != b"chunked"):
         raise errors.broken_framing("The only Transfer-Encoding understood is 'chunked'.")

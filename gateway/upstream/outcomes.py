@@ -37,6 +37,7 @@ _TYPES = {
     415: "unsupported_media_type",
     422: "invalid_request_error",
     429: "rate_limit_error",
+    503: "upstream_unavailable",
 }
 _LONGEST_MESSAGE = 1000
 # Words go into the ledger and the log, so they are words.

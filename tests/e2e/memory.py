@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def open_files_in(pid: int, folder: Path) -> list[str]:
     found = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed since it was listed
-            target = os.readlink(link)
+            target = str(link.readlink())
             if target.startswith(f"{folder}/"):
                 found.append(target)
     return found

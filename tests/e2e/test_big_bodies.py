@@ -81,7 +81,9 @@ def warm_up(bench: Bench) -> None:
 def form(size: int) -> bytes:
     """A form of exactly `size` bytes with three files of noise."""
     fields = {"model": MODEL, "prompt": "Put these together", "n": "1"}
-    parts = [f'\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}' for name, value in fields.items()]
+    parts = [
+        f'\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}' for name, value in fields.items()
+    ]
     heads = [
         f'\r\nContent-Disposition: form-data; name="image[]"; filename="{number}.png"\r\n'
         "Content-Type: image/png\r\n\r\n"
@@ -94,7 +96,9 @@ def form(size: int) -> bytes:
     files = [noise.randbytes((size - around) // 3) for _ in range(2)]
     files.append(noise.randbytes(size - around - 2 * len(files[0])))
     between = f"\r\n{mark}".encode()
-    whole = text.encode() + between.join(head.encode() + file for head, file in zip(heads, files, strict=True))
+    whole = text.encode() + between.join(
+        head.encode() + file for head, file in zip(heads, files, strict=True)
+    )
     return whole + end.encode()
 
 

@@ -1,4 +1,4 @@
-"""Twenty official SDK clients at once, for PXG_SOAK_SECONDS (8): no error, and afterwards every credit accounted for."""
+"""Twenty official SDK clients at once for PXG_SOAK_SECONDS (8): no error, and then every credit accounted for."""
 
 from __future__ import annotations
 
@@ -67,15 +67,13 @@ async def edit(client: openai.AsyncOpenAI, record: Record) -> None:
 
 
 async def models(client: openai.AsyncOpenAI, record: Record) -> None:
-    listed = await record.timed("models", client.get("/models", cast_to=object))
-    assert IMAGE in {model["id"] for model in listed["data"]}
+    listed = await record.timed("models", client.models.list())
+    assert IMAGE in {model.id for model in listed.data}
 
 
 async def task(client: openai.AsyncOpenAI, record: Record) -> None:
     order = {"model": IMAGE, "prompt": "A cup, later"}
-    made = await record.timed(
-        "submit", client.post("/async/images/generations", body=order, cast_to=object)
-    )
+    made = await record.timed("submit", client.post("/async/images/generations", body=order, cast_to=object))
     async with asyncio.timeout(30):
         while True:
             seen = await record.timed("poll", client.get(f"/tasks/{made['id']}", cast_to=object))
@@ -122,8 +120,9 @@ async def test_twenty_clients_at_once(
             clients.create_task(one_client(f"{served.base}/v1", key, number, record))
     print(f"{CLIENTS} clients, {SOAK_SECONDS:g} s\n{record.table()}")
     assert set(record.seconds) == {"generate", "edit", "models", "submit", "poll"}
-    assert min(map(len, record.seconds.values())) >= CLIENTS
-    assert " error " not in served.process.text()
+    log = served.process.text()
+    assert '"level":"info"' in log
+    assert '"level":"error"' not in log
 
     eventually(lambda: set(holds(database_url)) == {"settled"})
     (count, micro) = holds(database_url)["settled"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,14 +41,20 @@ def quickstart(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready.")] = False,
 ) -> None:
     """Everything on this machine: databases, a simulated Pixapi (or the real one with PIXAPI_KEY), a team, a key."""
-    from gateway.cli.quickstart import Options, quickstart
-    from gateway.settings import SettingsError
+    from gateway.cli.quickstart_children import EmbeddedServerError, quickstart_children
 
+    with_sandbox = not os.environ.get("PIXAPI_KEY", "").strip()
     try:
-        code = quickstart(Options(data, port, as_json, ctx.obj.config))
-    except SettingsError as error:
-        typer.echo(f"The settings cannot be used:\n{error}", err=True)
-        raise typer.Exit(2) from None
+        with quickstart_children(data, with_sandbox=with_sandbox) as children:
+            # Loaded while the sandbox starts: that takes longer than everything else here.
+            from gateway.cli.quickstart import Options, quickstart
+
+            code = quickstart(Options(data, port, as_json, ctx.obj.config), children)
+    except EmbeddedServerError as error:
+        typer.echo(f"pixapi-gateway: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
     raise typer.Exit(code)
 
 

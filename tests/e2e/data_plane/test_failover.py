@@ -1,0 +1,302 @@
+"""Several upstream keys: what concerns a key goes to another one, once, and what concerns the request does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.data_plane.rig import ASYNC, SYNC, Rig, error_of, new_account, new_secret, order, rig
+from tests.e2e.harness import eventually
+
+
+@pytest.fixture(scope="module")
+def here(module_database_url: str, redis_url: str) -> Iterator[Rig]:
+    settings = {"GATEWAY_CACHE__TASK_UNFINISHED": "0.05", "GATEWAY_UPSTREAM__READ_TIMEOUT": "2"}
+    with rig(module_database_url, redis_url, settings) as found:
+        yield found
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An upstream key of this test alone."""
+
+    id: str
+    secret: str
+    label: str
+
+
+@dataclass
+class Pool:
+    """The gateway's whole pool, made anew for each test."""
+
+    rig: Rig
+
+    def add(self, account: str | None = None, **fields: Any) -> Key:
+        account = account or new_account()
+        secret = new_secret(account)
+        made = self.rig.gateway.upstream_key(secret, account=account, **fields)
+        return Key(made["id"], secret, made["label"])
+
+    def turn(self, key: Key, verb: str) -> None:
+        self.rig.gateway.call("POST", f"/upstream-keys/{key.id}/{verb}")
+
+    def remove(self, key: Key) -> None:
+        self.rig.gateway.call("DELETE", f"/upstream-keys/{key.id}")
+
+    def counts(self, *keys: Key, what: str = "requests") -> list[int]:
+        """How often each key was used for paid calls (`reads` or `executions` by name)."""
+        if what != "requests":
+            return [self.rig.sandbox.counters(key.secret)[what] for key in keys]
+        journal = [entry for entry in self.rig.sandbox.journal() if entry["method"] == "POST"]
+        return [sum(entry["key_last4"] == key.secret[-4:] for entry in journal) for key in keys]
+
+
+@pytest.fixture
+def pool(here: Rig) -> Iterator[Pool]:
+    for key in here.gateway.call("GET", "/upstream-keys")["data"]:
+        here.gateway.call("DELETE", f"/upstream-keys/{key['id']}?force=true")
+    yield Pool(here)
+    here.sandbox.disarm()
+
+
+# What Pixapi says of one key, and how the gateway names that attempt.
+ABOUT_THE_KEY = {
+    "status=401": "key_refused",
+    "status=401 shape=string": "key_refused",
+    "status=401 shape=none": "key_refused",
+    "status=402": "key_exhausted",
+    "status=402 shape=string": "key_exhausted",
+    "status=429": "throttled",
+    "status=429 shape=string retry_after=2": "throttled",
+    "echo_key=401": "key_refused",
+}
+
+
+@pytest.mark.parametrize("path", [SYNC, ASYNC])
+@pytest.mark.parametrize("marker", ABOUT_THE_KEY)
+def test_another_key_serves_when_one_is_refused(here: Rig, pool: Pool, path: str, marker: str) -> None:
+    bad = pool.add(weight=1000)  # an idle pool draws by weight, so it nearly always starts here
+    good = pool.add()
+    here.sandbox.arm_key(bad.secret, marker)
+
+    def refused_first() -> httpx.Response | None:
+        answer = here.client.post(path, json=order())
+        assert answer.status_code == 200, answer.text
+        return answer if len(here.attempts(answer)) == 2 else None
+
+    answer = eventually(refused_first)
+    assert [(one["label"], one["outcome"]) for one in here.attempts(answer)] == [
+        (bad.label, ABOUT_THE_KEY[marker]),
+        (good.label, "answered"),
+    ]
+    assert here.held(answer).state == ("settled" if path == SYNC else "held")
+    # The refused key rests: nobody asks it again.
+    assert pool.counts(bad) == [1]
+    for _ in range(3):
+        assert here.client.post(path, json=order()).status_code == 200
+    assert pool.counts(bad) == [1]
+    assert pool.counts(bad, what="executions") == [0]
+
+
+def test_a_refused_403_fails_over_and_any_other_does_not(here: Rig, pool: Pool) -> None:
+    first, second = pool.add(), pool.add()
+    for key in (first, second):
+        here.sandbox.arm_key(key.secret, "status=403 shape=string")
+    answer = here.client.post(SYNC, json=order())
+    error_of(answer, 403, "permission_error", "prompt_rejected")
+    assert len(here.attempts(answer)) == 1
+    assert sum(pool.counts(first, second)) == 1
+
+
+@pytest.mark.parametrize("path", [SYNC, ASYNC])
+@pytest.mark.parametrize(
+    ("marker", "status", "kind", "reason"),
+    [
+        ("status=401", 503, "upstream_unavailable", "upstream_key_refused"),
+        ("status=402 shape=string", 503, "upstream_unavailable", "upstream_out_of_credits"),
+        ("status=429 retry_after=7", 429, "rate_limit_error", "upstream_throttled"),
+    ],
+)
+def test_when_every_key_is_refused_nothing_is_charged(
+    here: Rig, pool: Pool, path: str, marker: str, status: int, kind: str, reason: str
+) -> None:
+    keys = [pool.add(), pool.add()]
+    for key in keys:
+        here.sandbox.arm_key(key.secret, marker)
+    answer = here.client.post(path, json=order())
+    error_of(answer, status, kind, reason)
+    assert answer.headers["x-should-retry"] == "true"
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert here.held(answer).state == "released"
+    assert len(here.attempts(answer)) == 2
+    assert pool.counts(*keys) == [1, 1]
+    # From now on nothing is sent at all.
+    again = here.client.post(path, json=order())
+    error_of(again, status, kind)
+    assert again.headers["x-should-retry"] == "true"
+    assert here.held(again).state == "released"
+    assert not here.sent(again)
+    if status == 429:
+        assert 5 <= int(again.headers["retry-after"]) <= 7
+        assert 5000 < int(again.headers["retry-after-ms"]) <= 7000
+        assert int(answer.headers["retry-after"]) == 7
+    # An admin's word ends the rest.
+    here.sandbox.disarm()
+    pool.turn(keys[0], "enable")
+    assert here.client.post(path, json=order()).status_code == 200
+
+
+def test_no_more_than_one_other_key_is_tried(here: Rig, pool: Pool) -> None:
+    keys = [pool.add() for _ in range(4)]
+    for key in keys:
+        here.sandbox.arm_key(key.secret, "status=401")
+    answer = here.client.post(SYNC, json=order())
+    error_of(answer, 503, "upstream_unavailable")
+    assert sum(pool.counts(*keys)) == 2
+
+
+def test_a_key_rests_as_long_as_pixapi_asks(here: Rig, pool: Pool) -> None:
+    key = pool.add()
+    here.sandbox.arm("status=429 retry_after=2", times=1)
+    first = here.client.post(SYNC, json=order())
+    error_of(first, 429, "rate_limit_error", "upstream_throttled")
+    assert first.headers["retry-after"] == "2"
+    eventually(lambda: here.client.post(SYNC, json=order()).status_code == 200, 4, 0.1)
+    assert pool.counts(key, what="executions") == [1]
+
+
+def test_a_call_sent_before_the_rest_does_not_end_it(here: Rig, pool: Pool) -> None:
+    key = pool.add()
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(here.client.post, SYNC, json=order("[fault:delay=0.8]"))
+        eventually(lambda: pool.counts(key) == [1])
+        here.sandbox.arm("status=429 retry_after=30", times=1)
+        error_of(here.client.post(SYNC, json=order()), 429, "rate_limit_error")
+        assert slow.result().status_code == 200
+    answer = here.client.post(SYNC, json=order())
+    error_of(answer, 429, "rate_limit_error", "upstream_throttled")
+    assert not here.sent(answer)
+
+
+def test_paid_rests_do_not_stop_polls_and_the_other_way_round(here: Rig, pool: Pool) -> None:
+    pool.add()
+    task = here.submit("[fault:stuck]")
+    here.sandbox.arm("status=429 retry_after=30", times=1)
+    error_of(here.client.post(SYNC, json=order()), 429, "rate_limit_error")
+    assert here.client.get(f"/v1/tasks/{task}").headers["x-cache"] == "miss"
+
+    for one in here.gateway.call("GET", "/upstream-keys")["data"]:
+        here.gateway.call("POST", f"/upstream-keys/{one['id']}/enable")
+    here.sandbox.arm("status=429 retry_after=30", path="/v1/tasks/*", times=1)
+    poll = eventually(lambda: _stale(here.client.get(f"/v1/tasks/{task}")), every=0.06)
+    assert poll.json()["id"] == task
+    assert here.client.post(SYNC, json=order()).status_code == 200
+    reads = here.sandbox.reads(task)
+    eventually(lambda: _stale(here.client.get(f"/v1/tasks/{task}")), every=0.06)
+    assert here.sandbox.reads(task) == reads
+
+
+def _stale(answer: httpx.Response) -> httpx.Response | None:
+    assert answer.status_code == 200, answer.text
+    return answer if answer.headers["x-cache"] == "stale" else None
+
+
+@pytest.mark.parametrize("marker", ["reset", "status=500", "status=502", "html", "status=400", "cut"])
+def test_what_may_have_been_executed_or_concerns_the_request_stays_with_one_key(
+    here: Rig, pool: Pool, marker: str
+) -> None:
+    keys = [pool.add(), pool.add()]
+    answer = here.client.post(SYNC, json=order(f"[fault:{marker}]"))
+    assert answer.status_code >= 400
+    assert sum(pool.counts(*keys)) == 1
+    assert len(here.attempts(answer)) == 1
+
+
+def test_a_key_takes_no_more_calls_than_its_cap(here: Rig, pool: Pool) -> None:
+    capped, free = pool.add(max_in_flight=1, weight=1000), pool.add(max_in_flight=2)
+    with ThreadPoolExecutor(8) as threads:
+        slow = [threads.submit(here.client.post, SYNC, json=order("[fault:delay=1.2]")) for _ in range(3)]
+        eventually(lambda: sum(pool.counts(capped, free)) == 3)
+        assert pool.counts(capped, free) == [1, 2]
+        answer = here.client.post(SYNC, json=order())
+        error_of(answer, 503, "upstream_unavailable", "upstream_keys_full")
+        assert answer.headers["x-should-retry"] == "true"
+        assert not here.sent(answer)
+        assert here.held(answer).state == "released"
+        assert [one.result().status_code for one in slow] == [200, 200, 200]
+    assert here.client.post(SYNC, json=order()).status_code == 200
+
+
+def test_calls_are_spread_by_weight(here: Rig, pool: Pool) -> None:
+    light, heavy = pool.add(weight=1), pool.add(weight=3)
+    with ThreadPoolExecutor(8) as threads:
+        slow = [threads.submit(here.client.post, SYNC, json=order("[fault:delay=0.7]")) for _ in range(8)]
+        assert [one.result().status_code for one in slow] == [200] * 8
+    assert pool.counts(light, heavy) == [2, 6]
+
+
+@pytest.mark.parametrize("verb", ["drain", "disable"])
+def test_a_key_that_is_turned_off_gets_no_new_calls(here: Rig, pool: Pool, verb: str) -> None:
+    off, on = pool.add(weight=1000), pool.add()
+    pool.turn(off, verb)
+    for path in (SYNC, ASYNC):
+        assert here.client.post(path, json=order()).status_code == 200
+    assert pool.counts(off, on) == [0, 2]
+    pool.turn(on, verb)
+    answer = here.client.post(SYNC, json=order())
+    error_of(answer, 503, "upstream_unavailable", "no_upstream_key")
+    assert answer.headers["x-should-retry"] == "true"
+    hold = here.hold(answer)
+    assert hold is None or hold.state == "released"
+    assert not here.sent(answer)
+    pool.turn(off, "enable")
+    assert here.client.post(SYNC, json=order()).status_code == 200
+    assert pool.counts(off, on) == [1, 2]
+
+
+def test_a_removed_key_is_gone_and_an_empty_pool_says_so(here: Rig, pool: Pool) -> None:
+    only = pool.add()
+    assert here.client.post(SYNC, json=order()).status_code == 200
+    pool.remove(only)
+    for answer in (here.client.post(SYNC, json=order()), here.client.get("/v1/models")):
+        error_of(answer, 503, "upstream_unavailable", "no_upstream_key")
+        assert not here.sent(answer)
+
+
+@pytest.mark.parametrize("what", ["kept", "draining", "disabled", "removed"])
+def test_a_task_stays_with_its_account(here: Rig, pool: Pool, what: str) -> None:
+    account = new_account()
+    own = pool.add(account)
+    task = here.submit("[fault:stuck]")
+    sibling, stranger = pool.add(account), pool.add()
+    if what == "removed":
+        pool.remove(own)
+    elif what != "kept":
+        pool.turn(own, {"draining": "drain", "disabled": "disable"}[what])
+    reads: set[str] = set()
+    for _ in range(3):
+        eventually(lambda: here.client.get(f"/v1/tasks/{task}").headers["x-cache"] == "miss", every=0.06)
+        reads |= {entry["key_last4"] for entry in here.sandbox.journal() if entry["path"] == f"/v1/tasks/{task}"}
+    reader = own if what in ("kept", "draining") else sibling
+    assert reads == {reader.secret[-4:]}
+    assert pool.counts(stranger, what="reads") == [0]
+
+
+def test_a_task_nobody_can_read_keeps_its_last_state_and_its_hold(here: Rig, pool: Pool) -> None:
+    only = pool.add()
+    answer = here.client.post(ASYNC, json=order("[fault:stuck]"))
+    task = answer.json()["id"]
+    pool.add()
+    pool.turn(only, "disable")
+    poll = here.client.get(f"/v1/tasks/{task}")
+    assert (poll.status_code, poll.headers["x-cache"]) == (200, "stale")
+    assert poll.json()["status"] == "submitted"
+    assert here.held(answer).state == "held"
+    assert here.gateway.admin.delete(f"/admin/api/upstream-keys/{only.id}").status_code == 409
+    pool.turn(only, "enable")
+    eventually(lambda: here.client.get(f"/v1/tasks/{task}").headers["x-cache"] == "miss", every=0.06)

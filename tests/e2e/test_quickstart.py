@@ -1,0 +1,207 @@
+"""`pixapi-gateway quickstart` as its user meets it: one command, a line to paste, Ctrl-C, and all of it again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import signal
+import socket
+import stat
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e import harness
+from tests.e2e.harness import eventually
+from tests.e2e.pictures import fetch, png_size
+from tests.e2e.started_quickstart import Started, alive, bash, data_folder, free_port, started
+
+FIRST_SECONDS = 20.0  # ten on an idle machine, with room for a busy one
+SECOND_SECONDS = 10.0  # three on an idle machine
+STOP_SECONDS = 7.0
+PRINTED = {"base_url", "dashboard_url", "admin_token", "team_key", "curl"}
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    with data_folder() as folder:
+        yield folder / "data"
+
+
+def picture(curl: str) -> str:
+    """The image's address in the answer to the pasted line; the image opens."""
+    url = str(json.loads(bash(curl))["data"][0]["url"])
+    assert png_size(fetch(url)) == (256, 256)
+    return url
+
+
+def admin(printed: dict[str, Any], method: str, path: str, **options: Any) -> Any:
+    """An admin API call with the printed token."""
+    address = printed["base_url"].removesuffix("/v1") + f"/admin/api{path}"
+    headers = {"authorization": f"Bearer {printed['admin_token']}"}
+    answer = httpx.request(method, address, headers=headers, timeout=30, trust_env=False, **options)
+    assert answer.is_success, answer.text
+    return answer.json()
+
+
+def test_first_start(data: Path) -> None:
+    with started(data, "--json") as run:
+        printed = run.printed()
+        print(f"first start: {run.seconds:.1f} s to the printed line")
+        assert run.seconds < FIRST_SECONDS
+        assert set(printed) == PRINTED
+        assert printed["base_url"] == f"http://127.0.0.1:{run.port}/v1"
+        picture(printed["curl"])
+        print(f"first start: {time.monotonic() - run.began:.1f} s to the first picture")
+        dashboard = httpx.get(printed["dashboard_url"], follow_redirects=True, trust_env=False)
+        assert dashboard.status_code == 200
+        teams = admin(printed, "GET", "/teams")["data"]
+        assert [team["slug"] for team in teams] == ["demo"]
+        files = [path for path in data.iterdir() if path.is_file()]
+        assert {"secrets.json", "env"} <= {path.name for path in files}
+        assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in files} == {
+            path.name: 0o600 for path in files
+        }
+        assert printed["team_key"] not in run.stderr()
+        assert printed["admin_token"] not in run.stderr()
+        second_in_folder(data)
+        assert run.stop(signal.SIGINT) == 0
+        print(f"stopped in {run.stop_seconds:.1f} s")
+        assert run.stop_seconds < STOP_SECONDS
+    assert run.left() == []
+    assert len(run.stdout().splitlines()) == 1
+
+
+def second_in_folder(data: Path) -> None:
+    """Another one in the same folder says whose it is, and leaves the first alone."""
+    with started(data, "--json") as other:
+        assert other.wait() == 1
+        assert "in use by process" in other.stderr()
+
+
+def test_later_starts_keep_data_and_say_the_same(data: Path) -> None:
+    port = free_port()
+    with started(data, "--json", port=port) as run:
+        first = run.printed()
+        url = picture(first["curl"])
+        admin(first, "POST", "/teams", json={"name": "Studio", "unlimited": True})
+        assert run.stop(signal.SIGINT) == 0
+    with started(data, "--json", port=port) as run:
+        assert run.printed() == first
+        print(f"second start: {run.seconds:.1f} s")
+        assert run.seconds < SECOND_SECONDS
+        picture(first["curl"])
+        assert fetch(url)  # links in earlier answers still open
+        family = run.family()
+        assert run.stop(signal.SIGKILL) == -signal.SIGKILL
+    if sys.platform == "linux":  # elsewhere nothing ends them with us
+        eventually(lambda: not alive(family))
+    with started(data, "--json", port=port) as run:
+        assert run.printed() == first
+        picture(first["curl"])
+        assert {team["slug"] for team in admin(first, "GET", "/teams")["data"]} == {"demo", "studio"}
+
+
+def test_page(data: Path) -> None:
+    with started(data) as run:
+        page = run.printed_text("Ctrl-C")
+        rows = [row for line in page.splitlines() for row in textwrap.wrap(line, 80) or [""]]
+        print(f"the page has {len(page.splitlines())} lines, {len(rows)} rows at 80 columns")
+        assert len(rows) <= 30
+        assert re.findall(r"^  ([123])\. ", page, re.MULTILINE) == ["1", "2", "3"]
+        (curl,) = [line for line in page.splitlines() if line.startswith("curl ")]
+        picture(curl)
+        own_team(data, page, run)
+        with hanging_call(curl):
+            assert run.stop(signal.SIGINT) == 0
+        print(f"stopped in {run.stop_seconds:.1f} s with a call that hangs")
+        assert run.stop_seconds < STOP_SECONDS
+    assert run.left() == []
+
+
+def own_team(data: Path, page: str, run: Started) -> None:
+    """The page's commands for another team, pasted into a second terminal."""
+    lines = re.findall(r"^ {7}(\S.*)$", page, re.MULTILINE)
+    assert len(lines) == 3
+    assert str(data / "env") in lines[0]
+    commands = "\n".join(
+        re.sub(r"^\S*pixapi-gateway ", f"{shlex.quote(sys.executable)} -m gateway ", line) for line in lines
+    )
+    issued = json.loads(
+        bash(
+            commands.replace("keys issue", "keys issue --json").replace("teams create", "teams create --json")
+        ).splitlines()[-1]
+    )
+    account = httpx.get(
+        f"http://127.0.0.1:{run.port}/gateway/account",
+        headers={"authorization": f"Bearer {issued['secret']}"},
+        trust_env=False,
+    ).raise_for_status()
+    assert account.json()["team"]["slug"] == "studio"
+
+
+@contextlib.contextmanager
+def hanging_call(curl: str) -> Iterator[None]:
+    """Meanwhile a paid call that Pixapi never answers is under way."""
+    words = shlex.split(curl)
+    url, key = words[1], words[3].removeprefix("Authorization: ")
+    order = json.loads(words[-1]) | {"prompt": "Nothing comes [fault:hang]"}
+
+    def call() -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.post(url, json=order, headers={"authorization": key}, timeout=30, trust_env=False)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    address = url.replace("/v1/images/generations", "/metrics")
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def test_port_in_use(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with started(data, "--json", port=port) as run:
+            assert run.wait() == 1
+    assert f"port {port}" in run.stderr()
+    assert "--port" in run.stderr()
+    assert "Traceback" not in run.stderr()
+    assert run.stdout() == ""
+    assert run.left() == []
+
+
+def test_ctrl_c_while_starting(data: Path) -> None:
+    with started(data) as run:
+        eventually(lambda: any("postgres" in process.name() for process in run.family()), 30)
+        assert run.stop(signal.SIGINT) == 0
+        assert run.stop_seconds < STOP_SECONDS
+    assert run.stdout() == ""
+    assert "Traceback" not in run.stderr()
+    assert run.left() == []
+
+
+def test_real_key_goes_to_the_given_pixapi(data: Path) -> None:
+    secret = "sk_acct_e07d52b18c4a4d8fa1"
+    with (
+        harness.sandbox() as pixapi,
+        started(data, "--json", PIXAPI_KEY=secret, GATEWAY_UPSTREAM__BASE_URL=pixapi.base) as run,
+    ):
+        printed = run.printed()
+        assert picture(printed["curl"]).startswith(pixapi.base)
+        journal = httpx.get(f"{pixapi.base}/sandbox/journal", trust_env=False).json()["data"]
+        assert {entry["key_last4"] for entry in journal} == {secret[-4:]}
+        assert not any("gateway.sandbox" in process.cmdline() for process in run.family())
+        assert run.stop(signal.SIGINT) == 0
+        kept = [path.read_text() for path in data.iterdir() if path.is_file()]
+        assert not any(secret in text for text in [run.stdout(), run.stderr(), *kept])
