@@ -41,7 +41,7 @@ from gateway.upstream.client import UpstreamClient
 log = logging.getLogger("gateway.runtime")
 
 POOL_REFRESH_SECONDS = 2.0
-MODELS_WARM_SECONDS = 15.0
+MODELS_WARM_SECONDS = 2.0  # reads only what is missing or due
 PRICES_SECONDS = 2.0
 
 
@@ -87,14 +87,24 @@ class Runtime:
             stack.push_async_callback(_cancel, loops)
             yield
             self.paid_calls.shut()
-            if late := await self.paid_calls.give_up():
-                log.warning("paid calls given up as unknown", extra={"detail": str(late)})
+            await self._give_up()
 
     async def drain(self) -> None:
-        """Takes no new paid calls and waits for those under way; what else is asked is still answered."""
+        """Takes no new paid calls and waits for those under way; what else is asked is still answered.
+
+        Cancelled because the time is up, it gives up what still runs, so that those who wait get an answer.
+        """
         self.paid_calls.shut()
-        await asyncio.sleep(self.settings.server.drain_min_seconds)
-        await self.paid_calls.ended()
+        try:
+            await asyncio.sleep(self.settings.server.drain_min_seconds)
+            await self.paid_calls.ended()
+        except asyncio.CancelledError:
+            await self._give_up()
+            raise
+
+    async def _give_up(self) -> None:
+        if late := await self.paid_calls.give_up():
+            log.warning("paid calls given up as unknown", extra={"detail": str(late)})
 
     async def checks(self) -> dict[str, str]:
         """The state of every dependency by name: "ok", or what is wrong."""

@@ -61,9 +61,15 @@ class ModelList:
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     def lists(self, account: str, model: str) -> bool:
-        """Whether this account lists the model; an account that could not be asked yet is given the benefit."""
+        """Whether a call for this model may go to this account.
+
+        One that could not be asked yet is given the benefit of the doubt, unless another is known to list the model.
+        """
         known = self._usable(account)
-        return known is None or model in known.entries
+        if known is not None:
+            return model in known.entries
+        others = (self._usable(other) for other in self._pool.accounts())
+        return not any(other is not None and model in other.entries for other in others)
 
     def anyone_lists(self, model: str) -> bool:
         """Whether any account with a key for new calls lists the model (or could not be asked yet)."""
@@ -155,7 +161,7 @@ def read_list(body: bytes) -> dict[str, dict[str, Any]] | None:
     """The entries of a model list by id; None when the body is not one."""
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):

@@ -59,7 +59,7 @@ class ModelPrice:
     """One model of the book."""
 
     id: str
-    category: Literal["image", "video"]
+    category: Literal["image", "video"] | None  # None: not known
     per: Literal["image", "second"]
     price: Price
     when: tuple[Condition, ...]

@@ -55,10 +55,10 @@ class PriceFile:
 
 
 def unpriced(model: str, hold: int) -> ModelPrice:
-    """What a model without a price is held at: one amount per call, whatever it asks for."""
+    """What a model without a price is held at: one amount an image or video, whatever its size or length."""
     return ModelPrice(
         id=model,
-        category="image",
+        category=None,
         per="image",
         price=Price(hold, hold),
         when=(),

@@ -17,7 +17,7 @@ from pathlib import Path
 from gateway import __version__
 from gateway.cli.demo import Demo, prepare_demo
 from gateway.cli.quickstart_children import Children
-from gateway.cli.quickstart_files import Secrets, load_secrets, write_environment
+from gateway.cli.quickstart_files import ENVIRONMENT_FILE, Secrets, load_secrets, write_environment
 from gateway.cli.serve import serve
 from gateway.db import migrate
 from gateway.settings import Settings, SettingsError, load
@@ -133,31 +133,32 @@ class Started:
         )
 
     def page(self, data: Path) -> str:
+        """Fits a screen of 80 columns and 30 lines."""
         simulated = self.upstream.label == "sandbox"
         upstream = f"a simulated Pixapi ({self.upstream.base_url})" if simulated else self.upstream.base_url
         own = Path(sys.executable).with_name("pixapi-gateway")
         command = os.path.relpath(own) if own.exists() else "pixapi-gateway"
-        real = "  3. Get real pictures: stop this, then start it with PIXAPI_KEY=sk_… in the environment."
-        spend = "  3. Every call spends credits of your Pixapi account; the team's limit holds it."
+        real = "Get real pictures: start this with PIXAPI_KEY=sk_… in the environment."
+        spend = "Every call spends credits of your Pixapi account; the team's limit holds it."
         return f"""
-Pixapi gateway {__version__} is serving {self.base} in front of {upstream}.
+Pixapi gateway {__version__} serves {upstream}.
 
   base URL     {self.base}   (for OpenAI SDKs: {self.base}/v1)
-  team key     {self.demo.team_key}   (team demo, {self.demo.limit} credits a month)
+  team key     {self.demo.team_key}
   dashboard    {self.base}/admin/
   admin token  {self.admin_token}
 
-Make a picture:
+Make a picture as team demo, which has {self.demo.limit} credits a month:
 
 {self.curl}
 
 Then try:
-  1. In your code, change two things: base_url={self.base}/v1 and api_key=<the team key>.
+  1. In your code: base_url={self.base}/v1, api_key=<the team key>
   2. Another team with a limit of its own, from a second terminal:
-       set -a; . {data / "env"}; set +a
+       set -a; . {data / ENVIRONMENT_FILE}; set +a
        {command} teams create --name Studio --period month --limit 200
        {command} keys issue --team studio --name laptop
-{real if simulated else spend}
+  3. {real if simulated else spend}
 
-Data and secrets stay in {data}/ (a second start finds them). Ctrl-C stops everything.
+Data and secrets stay in {data}/. Ctrl-C stops everything.
 """

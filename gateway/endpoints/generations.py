@@ -66,6 +66,12 @@ class Generations:
         try:
             finished = await asyncio.shield(task)
         except asyncio.CancelledError:
+            if task.cancelled():
+                raise errors.outcome_unknown(
+                    "The gateway had to end before Pixapi answered. The call may have been executed; the platform "
+                    "team sees it by this request id.",
+                    timed_out=False,
+                ) from None
             task.add_done_callback(_discard)  # nobody is left to answer; the call itself runs on
             raise
         _note(exchange, finished)

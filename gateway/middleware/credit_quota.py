@@ -108,7 +108,7 @@ class CreditQuotaMiddleware:
 
 def check_bounds(model: ModelPrice, wanted: Generation, operation: Operation) -> None:
     """Raises 400 when the request is outside what the price book says the model can do."""
-    if model.category != operation.media:
+    if model.category not in (operation.media, None):
         right = "/v1/async/videos/generations" if model.category == "video" else "/v1/images/generations"
         raise errors.bad_request(f"The model '{wanted.model}' makes {model.category}s: send it to {right}.")
     if wanted.images > model.max_n:

@@ -26,7 +26,7 @@ _PATH = re.compile(rb"(?:/[A-Za-z0-9_~.-]+)+|/(?:[A-Za-z0-9_~.-]+/)*")
 
 
 class RequestGuardMiddleware:
-    """`allowed_hosts` are host names without port, lower case; empty allows any well-formed one."""
+    """`allowed_hosts` are host names without port or brackets; empty allows any well-formed one."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str] = ()) -> None:
         self._app = app
@@ -48,11 +48,16 @@ class RequestGuardMiddleware:
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if match is None:
             raise errors.broken_framing("A request needs exactly one well-formed Host header.")
-        if self._hosts and path not in PROBES and match[1].lower() not in self._hosts:
+        if self._hosts and path not in PROBES and _bare(match[1]) not in self._hosts:
             raise errors.bad_request(
                 "This gateway does not answer to that Host; the setting server.allowed_hosts names those it does.",
                 "unknown_host",
             )
+
+
+def _bare(host: bytes) -> bytes:
+    """As the setting names it: lower case, IPv6 without brackets, no dot at the end."""
+    return host.lower().strip(b"[]").rstrip(b".")
 
 
 def check_size(headers: Headers, path: bytes, query: bytes) -> None:

@@ -60,10 +60,8 @@ class TaskReader:
 
     async def read(self, team_id: UUID, task_id: str, request_id: str) -> Reading:
         """The state of the team's task. Raises GatewayError 404 when the team has no such task."""
-        known = self._readings.get((team_id, task_id))
-        if known is not None and self._clock.monotonic() - known.read_at < self._unfinished:
-            seen: Cache = "stale" if known.cache == "stale" else "hit"
-            return Reading(known.body, known.ended, known.read_at, seen)
+        if (known := self._fresh(team_id, task_id)) is not None:
+            return known
         record = await self._registry.find(team_id, task_id)
         if record is None and self._ledger.is_unbound(task_id):
             raise errors.dependency_unavailable(
@@ -73,6 +71,8 @@ class TaskReader:
             raise errors.task_not_found()
         if record.ended:
             return Reading(record.body, True, self._clock.monotonic(), "hit")
+        if (known := self._fresh(team_id, task_id)) is not None:
+            return known  # read by someone else while this one asked the registry
         running = self._under_way.get(task_id)
         if running is not None:
             reading = await asyncio.shield(running)
@@ -82,6 +82,13 @@ class TaskReader:
         self._under_way[task_id] = task
         task.add_done_callback(lambda done: self._finish(task_id, done))
         return await asyncio.shield(task)
+
+    def _fresh(self, team_id: UUID, task_id: str) -> Reading | None:
+        known = self._readings.get((team_id, task_id))
+        if known is None or self._clock.monotonic() - known.read_at >= self._unfinished:
+            return None
+        seen: Cache = "stale" if known.cache == "stale" else "hit"
+        return Reading(known.body, known.ended, known.read_at, seen)
 
     def _finish(self, task_id: str, done: asyncio.Task[Reading]) -> None:
         del self._under_way[task_id]

@@ -90,7 +90,7 @@ def read_error(body: bytes) -> PixapiError | None:
     """The error in a reply's body, or None when it is not Pixapi's: HTML, a proxy's text, nothing."""
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     error: Any = document.get("error") if isinstance(document, dict) else None
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):

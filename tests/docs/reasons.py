@@ -50,6 +50,11 @@ def failures() -> set[Failure]:
     return {failure for path in sources() for failure in _failures_in(path)}
 
 
+def called() -> set[str]:
+    """The constructors that are called anywhere outside `errors.py`, by name."""
+    return {made.__name__ for path in sources() for made, _ in _calls(path) if made is not None}
+
+
 def computed_reasons() -> set[tuple[str, str]]:
     """Reasons that are no plain text: the file below `gateway/` and the expression."""
     found = set()
@@ -68,7 +73,9 @@ def sources() -> Iterator[Path]:
 
 def _failures_in(path: Path) -> Iterator[Failure]:
     for constructor, reason in _calls(path):
-        if constructor is None:  # GatewayError itself: what Pixapi said, passed on with its own status and type
+        if (
+            constructor is None
+        ):  # GatewayError itself: what Pixapi said, passed on with its own status and type
             yield Failure("rejected_by_pixapi", "Pixapi's", "Pixapi's", "true on 500 and 503, else false")
             continue
         for word in _words(path, reason):

@@ -65,6 +65,14 @@ class Started:
             self._seen |= set(psutil.Process(self.child.pid).children(recursive=True))
         return {process for process in self._seen if process.is_running()}
 
+    def runs(self, name: str) -> bool:
+        """Whether a program with `name` in its command line is below it now."""
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(name in word for word in process.cmdline()):
+                    return True
+        return False
+
     def wait(self) -> int:
         """The exit code of one that ends by itself."""
 
@@ -105,22 +113,21 @@ def started(data: Path, *flags: str, port: int | None = None, **environment: str
         *flags,
     ]
     own = {name: value for name, value in os.environ.items() if not name.startswith(("GATEWAY_", "PIXAPI_"))}
-    with tempfile.TemporaryDirectory(prefix="pxg-quickstart-") as name:
-        folder = Path(name)
-        with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env={**own, "NO_PROXY": "127.0.0.1", **environment},
-            )
-        run = Started(child, port, folder)
-        try:
-            yield run
-        finally:
-            if child.poll() is None:
-                run.stop(signal.SIGINT)
+    folder = Path(tempfile.mkdtemp(prefix="output-", dir=data.parent))
+    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**own, "NO_PROXY": "127.0.0.1", **environment},
+        )
+    run = Started(child, port, folder)
+    try:
+        yield run
+    finally:
+        if child.poll() is None:
+            run.stop(signal.SIGINT)
 
 
 def alive(processes: set[psutil.Process]) -> list[psutil.Process]:

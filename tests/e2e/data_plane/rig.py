@@ -80,7 +80,7 @@ class Sandbox:
 
     def counters(self, secret: str) -> dict[str, Any]:
         """requests, executions, reads and credits of one key."""
-        digest = hashlib.sha256(secret.encode()).hexdigest()
+        digest = digest_of(secret)
         none = {"requests": 0, "executions": 0, "reads": 0, "credits": 0}
         found = (one for one in self._get("/sandbox/counters")["data"] if one["sha256"] == digest)
         return next(found, none)
@@ -91,8 +91,7 @@ class Sandbox:
 
     def arm_key(self, secret: str, marker: str, **where: Any) -> None:
         """Faults for every paid call with this key from now on."""
-        digest = hashlib.sha256(secret.encode()).hexdigest()
-        self.arm(marker, key=digest, times=None, **where)
+        self.arm(marker, key=digest_of(secret), times=None, **where)
 
     def disarm(self) -> None:
         assert self.control.delete("/sandbox/faults").is_success
@@ -206,6 +205,11 @@ def new_secret(account: str) -> str:
     return f"sk_{account}_{tail}"
 
 
+def digest_of(secret: str) -> str:
+    """How the sandbox names a key."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
 def header(entry: Mapping[str, Any], name: str) -> str | None:
     """The first value of a header in a journal entry."""
     return next((value for key, value in entry["headers"] if key == name), None)
@@ -239,6 +243,7 @@ def error_of(answer: httpx.Response, status: int, kind: str, reason: str | None 
 
 def ended(rig: Rig, answer: httpx.Response | str, state: str) -> HoldRow:
     """The hold once it is in this state; fails when that takes long."""
+
     def check() -> HoldRow | None:
         found = rig.hold(answer)
         return found if found is not None and found.state == state else None

@@ -42,17 +42,33 @@ FORMS: dict[str, tuple[Part, ...]] = {
     ),
     "file name in both spellings": (
         *ORDER,
-        Part("image", PNG, "; filename=\"cup.png\"; filename*=UTF-8''%e6%9d%af.png", ("Content-Type: image/png",)),
+        Part(
+            "image",
+            PNG,
+            "; filename=\"cup.png\"; filename*=UTF-8''%e6%9d%af.png",
+            ("Content-Type: image/png",),
+        ),
     ),
-    "boundary-like bytes": (*ORDER, file(data=b"\r\n--" + BOUNDARY[:-1].encode() + b"--\r\n--\r\n\r\n" + PNG)),
+    "boundary-like bytes": (
+        *ORDER,
+        file(data=b"\r\n--" + BOUNDARY[:-1].encode() + b"--\r\n--\r\n\r\n" + PNG),
+    ),
     "line ends": (*ORDER, file(data=b"\r\n\r\n\n\r" * 50)),
     "one byte": (*ORDER, file(data=b"\x00")),
     "two megabytes": (*ORDER, file(data=bytes(range(251)) * 8_400)),
     "transfer coding binary": (
         *ORDER,
-        Part("image", PNG, '; filename="a.png"', ("Content-Type: image/png", "Content-Transfer-Encoding: binary")),
+        Part(
+            "image",
+            PNG,
+            '; filename="a.png"',
+            ("Content-Type: image/png", "Content-Transfer-Encoding: binary"),
+        ),
     ),
-    "headers of its own": (*ORDER, Part("image", PNG, '; filename="a.png"', ("X-Mine: yes", "content-type: image/png"))),
+    "headers of its own": (
+        *ORDER,
+        Part("image", PNG, '; filename="a.png"', ("X-Mine: yes", "content-type: image/png")),
+    ),
 }
 
 
@@ -73,12 +89,25 @@ def test_a_form_reaches_pixapi_unchanged(shared: Rig, path: str, name: str) -> N
 
 
 def test_a_form_is_priced_like_its_json(shared: Rig) -> None:
-    priced = [field("model", "nano-banana-2"), field("prompt", "A cup"), field("n", "3"), field("size", "2048x2048")]
-    answer = shared.client.post(EDITS, content=form([*priced, file()]), headers={"content-type": CONTENT_TYPE})
+    priced = [
+        field("model", "nano-banana-2"),
+        field("prompt", "A cup"),
+        field("n", "3"),
+        field("size", "2048x2048"),
+    ]
+    answer = shared.client.post(
+        EDITS, content=form([*priced, file()]), headers={"content-type": CONTENT_TYPE}
+    )
     assert len(answer.json()["data"]) == 3
     hold = shared.held(answer)
     assert (hold.model, hold.quote) == ("gemini-3.1-flash-image-preview", 18 * MICRO)
-    same = {"model": "nano-banana-2", "prompt": "x", "n": 3, "size": "2048x2048", "image": "https://example.com/a.png"}
+    same = {
+        "model": "nano-banana-2",
+        "prompt": "x",
+        "n": 3,
+        "size": "2048x2048",
+        "image": "https://example.com/a.png",
+    }
     assert shared.held(shared.client.post(EDITS, json=same)).quote == hold.quote
 
 
@@ -120,14 +149,18 @@ REFUSED: dict[str, bytes] = {
     "size as a file": form([*ORDER, Part("size", b"4k", '; filename="x"'), file()]),
     "async": form([*ORDER, field("async", "true"), file()]),
     "two names": form([*ORDER, Part("image", PNG, '; name="model"; filename="a.png"')]),
-    "name in the other spelling": form([*ORDER, Part("image", PNG, "; name*=UTF-8''model; filename=\"a.png\"")]),
+    "name in the other spelling": form(
+        [*ORDER, Part("image", PNG, "; name*=UTF-8''model; filename=\"a.png\"")]
+    ),
     "no name": WHOLE.replace(b'name="prompt"', b'nome="prompt"'),
-    "no disposition": WHOLE.replace(b"Content-Disposition: form-data; name=\"prompt\"\r\n", b""),
+    "no disposition": WHOLE.replace(b'Content-Disposition: form-data; name="prompt"\r\n', b""),
     "two dispositions": WHOLE.replace(
         b'; name="prompt"\r\n', b'; name="prompt"\r\nContent-Disposition: form-data; name="n"\r\n'
     ),
     "another disposition": WHOLE.replace(b'form-data; name="prompt"', b'attachment; name="prompt"'),
-    "base64": form([*ORDER, Part("image", b"aGk=", '; filename="a.png"', ("Content-Transfer-Encoding: base64",))]),
+    "base64": form(
+        [*ORDER, Part("image", b"aGk=", '; filename="a.png"', ("Content-Transfer-Encoding: base64",))]
+    ),
     "not closed": WHOLE.removesuffix(CLOSING),
     "closed by half": WHOLE.removesuffix(b"--\r\n") + b"\r\n",
     "closed twice": WHOLE + CLOSING,
@@ -172,7 +205,11 @@ def test_the_boundary_must_be_plain(shared: Rig, content_type: str) -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    [f'multipart/form-data; boundary="{BOUNDARY}"', f"Multipart/Form-Data;BOUNDARY={BOUNDARY}", f"{CONTENT_TYPE}; charset=utf-8"],
+    [
+        f'multipart/form-data; boundary="{BOUNDARY}"',
+        f"Multipart/Form-Data;BOUNDARY={BOUNDARY}",
+        f"{CONTENT_TYPE}; charset=utf-8",
+    ],
 )
 def test_the_boundary_may_be_spelt_as_clients_do(shared: Rig, content_type: str) -> None:
     answer = shared.client.post(EDITS, content=WHOLE, headers={"content-type": content_type})

@@ -67,7 +67,9 @@ def test_an_odd_host_is_refused(shared: Rig, fields: tuple[str, ...]) -> None:
     )
 
 
-@pytest.mark.parametrize("host", ["gateway", "Gateway.Example.com:8080", "127.0.0.1:80", "[::1]:8080", "a_b.c-d"])
+@pytest.mark.parametrize(
+    "host", ["gateway", "Gateway.Example.com:8080", "127.0.0.1:80", "[::1]:8080", "a_b.c-d"]
+)
 def test_any_well_formed_host_is_served(shared: Rig, host: str) -> None:
     with Wire(shared.gateway.process.port) as wire:
         wire.send(post(shared, LENGTH, host=f"Host: {host}") + BODY)
@@ -239,7 +241,9 @@ def test_a_hundred_headers_and_eight_kilobytes_of_target_are_fine(shared: Rig) -
         assert wire.answer().status_code == 200
 
 
-@pytest.mark.parametrize("target", ["/v1/models?" + "a" * 8182, "/v1/" + "m" * 8189, "/v1/models?" + "a" * 100_000])
+@pytest.mark.parametrize(
+    "target", ["/v1/models?" + "a" * 8182, "/v1/" + "m" * 8189, "/v1/models?" + "a" * 100_000]
+)
 def test_a_target_has_its_limit(shared: Rig, target: str) -> None:
     refused(shared, head(f"GET {target} HTTP/1.1", "Host: gateway"), 414, "uri_too_long")
 
@@ -306,7 +310,11 @@ def test_a_bad_request_behind_a_good_one_does_not_disturb_it(shared: Rig) -> Non
 
 
 def test_an_offer_to_upgrade_is_ignored(shared: Rig) -> None:
-    fields = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"]
+    fields = [
+        "Connection: Upgrade, HTTP2-Settings",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
+    ]
     with Wire(shared.gateway.process.port) as wire:
         wire.send(post(shared, LENGTH, *fields) + BODY)
         answer = wire.answer()

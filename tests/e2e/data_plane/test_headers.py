@@ -59,7 +59,9 @@ def test_only_the_allowed_headers_reach_pixapi(shared: Rig, call: str) -> None:
     elif call == "models":
         with Wire(shared.gateway.process.port) as wire:
             fields = [f"{name}: {value}" for name, value in headers]
-            wire.send(head("GET /v1/models HTTP/1.1", "Host: x", f"Authorization: Bearer {shared.key}", *fields))
+            wire.send(
+                head("GET /v1/models HTTP/1.1", "Host: x", f"Authorization: Bearer {shared.key}", *fields)
+            )
             answer = wire.answer()
     else:
         answer = shared.client.post(ASYNC if call == "async" else SYNC, json=order(), headers=headers)

@@ -47,7 +47,11 @@ def test_json_may_not_have_a_byte_more(shared: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("path", "content_type", "length"),
-    [(SYNC, "application/json", 2 * MIB + 1), (EDITS, CONTENT_TYPE, 64 * MIB + 1), (EDITS, "application/json", 10**15)],
+    [
+        (SYNC, "application/json", 2 * MIB + 1),
+        (EDITS, CONTENT_TYPE, 64 * MIB + 1),
+        (EDITS, "application/json", 10**15),
+    ],
 )
 def test_an_announced_length_is_refused_before_the_body(
     shared: Rig, path: str, content_type: str, length: int
@@ -92,7 +96,9 @@ def test_a_file_may_not_have_a_byte_more(shared: Rig) -> None:
 
 def test_a_form_may_not_be_larger_than_64_mebibytes(shared: Rig) -> None:
     whole = form([*ORDER, *(file("image[]", b"\xff" * 21 * MIB) for _ in range(3)), file("image[]", b"x")])
-    too_large = form([*ORDER, *(file("image[]", b"\xff" * 21 * MIB) for _ in range(3)), file("image[]", b"x" * 2 * MIB)])
+    too_large = form(
+        [*ORDER, *(file("image[]", b"\xff" * 21 * MIB) for _ in range(3)), file("image[]", b"x" * 2 * MIB)]
+    )
     assert len(whole) < 64 * MIB < len(too_large)
     for content in (too_large, pieces(too_large)):
         refused(shared, shared.client.post(EDITS, content=content, headers=FORM))
@@ -102,7 +108,12 @@ def test_a_form_may_not_be_larger_than_64_mebibytes(shared: Rig) -> None:
 
 
 def test_text_in_a_form_is_bounded_too(shared: Rig) -> None:
-    refused(shared, shared.client.post(EDITS, content=form([*ORDER, field("x", "v" * (2 * MIB + 1)), file()]), headers=FORM))
+    refused(
+        shared,
+        shared.client.post(
+            EDITS, content=form([*ORDER, field("x", "v" * (2 * MIB + 1)), file()]), headers=FORM
+        ),
+    )
 
 
 def test_a_preamble_is_not_read_for_ever(shared: Rig) -> None:
@@ -113,7 +124,7 @@ def test_a_preamble_is_not_read_for_ever(shared: Rig) -> None:
 
 
 def test_an_endless_part_head_is_not_read_for_ever(shared: Rig) -> None:
-    body = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"".encode() + b"x" * 3 * MIB
+    body = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="'.encode() + b"x" * 3 * MIB
     answer = shared.client.post(EDITS, content=pieces(body), headers=FORM)
     error_of(answer, 400, "invalid_request_error")
     assert shared.untouched(answer)

@@ -195,10 +195,16 @@ def test_every_other_spelling_is_not_found(shared: Rig, path: str) -> None:
     assert shared.untouched(answer)
 
 
-@pytest.mark.parametrize("path", ["/v1/images/generations/", "//v1/images/generations", "/v1/images/Generations"])
+@pytest.mark.parametrize(
+    "path", ["/v1/images/generations/", "//v1/images/generations", "/v1/images/Generations"]
+)
 def test_a_misspelt_paid_path_costs_nothing(shared: Rig, path: str) -> None:
     with Wire(shared.gateway.process.port) as wire:
-        fields = [f"Authorization: Bearer {shared.key}", "Content-Type: application/json", "Content-Length: 46"]
+        fields = [
+            f"Authorization: Bearer {shared.key}",
+            "Content-Type: application/json",
+            "Content-Length: 46",
+        ]
         wire.send(head(f"POST {path} HTTP/1.1", "Host: gateway", *fields))
         wire.send(b'{"model":"gemini-2.5-flash-image","prompt":""}')
         answer = wire.answer()
@@ -300,7 +306,9 @@ def test_two_content_types_are_refused(shared: Rig) -> None:
     assert shared.untouched(answer)
 
 
-@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"'])
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"']
+)
 def test_json_is_known_in_its_usual_spellings(shared: Rig, content_type: str) -> None:
     body = b'{"model":"nano-banana","prompt":"x"}'
     answer = shared.client.post(SYNC, content=body, headers={"content-type": content_type})

@@ -46,7 +46,9 @@ def refusal(status: int, kind: str, reason: str = "rejected_by_pixapi") -> Expec
 
 
 def unknown(executed: int, status: int = 502) -> Expected:
-    return Expected(status, "upstream_outcome_unknown", "upstream_outcome_unknown", "false", "unknown", executed)
+    return Expected(
+        status, "upstream_outcome_unknown", "upstream_outcome_unknown", "false", "unknown", executed
+    )
 
 
 def odd(executed: int) -> Expected:

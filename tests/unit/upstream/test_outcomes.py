@@ -27,7 +27,7 @@ NOT_PIXAPI = [
     b"", b"null", b"[]", b"<html>502 Bad Gateway</html>", b"upstream connect error", b'{"message":"m"}',
     b'{"error":"m"}', b'{"error":{"message":"m"}}', b'{"error":{"code":400}}', b'{"error":{"code":null,"message":"m"}}',
     b'{"error":{"code":true,"message":"m"}}', b'{"error":{"code":400,"message":1}}',
-    b'{"error":{"code":400,"message":"m"}', b"\xff", b"[" * 100_000, b'[{"error":{"code":400,"message":"m"}}]',
+    b'{"error":{"code":400,"message":"m"}', b'{"error":{"code":400,"message":"\xff"}}', b"\xff", b"[" * 100_000, b'[{"error":{"code":400,"message":"m"}}]',
 ]  # fmt: skip
 BODIES = st.sampled_from([NUMERIC, NAMED, *NOT_PIXAPI]) | st.binary(max_size=60)
 
@@ -111,7 +111,7 @@ def test_a_429_keeps_its_retry_after() -> None:
         (408, NAMED, (408, "request_timeout", "prompt_rejected", "m", False)),
         (418, NAMED, (418, "invalid_request_error", "prompt_rejected", "m", False)),
         (500, error_body("500"), (500, "upstream_error", "rejected_by_pixapi", "m", True)),
-        (503, error_body("model_unavailable"), (503, "upstream_error", "model_unavailable", "m", True)),
+        (503, error_body("model_unavailable"), (503, "upstream_unavailable", "model_unavailable", "m", True)),
         (413, b"<html>", (502, "upstream_error", "upstream_error", None, False)),
         (302, b"", (502, "upstream_error", "upstream_redirect", None, False)),
     ],

@@ -1,0 +1,50 @@
+"""docs/architecture.md shows the rooms as they are, and import-linter sees every one of them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+from gateway import runtime
+from tests.docs.pages import ROOT, blocks, page, spans, table
+
+GATEWAY = ROOT / "gateway"
+CONTRACTS = tomllib.loads(page("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+LAYERS = next(contract for contract in CONTRACTS if contract["type"] == "layers")
+
+
+def rooms() -> set[str]:
+    """The modules and packages right below `gateway`."""
+    files = {path.stem for path in GATEWAY.glob("*.py")}
+    folders = {path.name for path in GATEWAY.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    return (files | folders) - {"__init__", "__main__"}
+
+
+def test_every_room_has_its_row_and_no_other() -> None:
+    listed = [name for row in table(page("docs/architecture.md"), "room") for name in spans(row[0])]
+    assert sorted(listed) == sorted(rooms())
+
+
+def test_the_picture_shows_the_layers_of_the_contract() -> None:
+    drawn = [
+        sorted(re.sub(r"\(.*\)", "", line).split())
+        for line in blocks(page("docs/architecture.md"))[0].splitlines()
+    ]
+    contract = [sorted(re.findall(r"(?<![(\w])\w+", layer)) for layer in LAYERS["layers"]]
+    assert drawn == contract
+
+
+def test_background_work_has_the_intervals_of_the_source() -> None:
+    listed = [row[0] for row in table(page("docs/architecture.md"), "every")]
+    seconds = (runtime.POOL_REFRESH_SECONDS, runtime.PRICES_SECONDS, runtime.MODELS_WARM_SECONDS)
+    assert listed == [f"{every:g} s" for every in seconds]
+
+
+def test_the_contract_is_exhaustive() -> None:
+    assert LAYERS["exhaustive"] is True
+    assert LAYERS["containers"] == ["gateway"]
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    folders = {path.parent for path in GATEWAY.rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []

@@ -1,0 +1,156 @@
+"""README, CHANGELOG, decisions and dependencies agree with the project, and no page leads nowhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from gateway.cli.demo import Demo
+from gateway.cli.quickstart import Started, Upstream
+from tests.docs.pages import DOCS, ROOT, blocks, code, page, pages, rows, spans
+
+PROJECT = tomllib.loads(page("pyproject.toml"))
+DECISIONS = sorted(path.name for path in (DOCS / "adr").glob("[0-9]*.md"))
+HEADINGS = ["## Context", "## Decision", "## Consequences", "## Alternatives"]
+# Addresses a page may name. Anything else would be somebody's machine or service.
+HOSTS = re.compile(
+    r"127\.0\.0\.1|localhost|api\.pixapi\.ai|([a-z-]+\.)*example\.com|10\.0\.0\.1|keepachangelog\.com|semver\.org"
+)
+SYSTEM_FOLDERS = {"var", "usr", "etc", "opt", "run", "srv", "tmp"}
+TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def requirement_names(requirements: list[str]) -> list[str]:
+    return [match[0] for one in requirements if (match := re.match(r"[A-Za-z0-9-]+", one))]
+
+
+# Versions and targets ---------------------------------------------------------------------------------------
+
+
+def test_changelog_begins_with_the_version_of_the_project() -> None:
+    versions = re.findall(r"^## \[([^\]]+)\]", page("CHANGELOG.md"), re.MULTILINE)
+    assert versions[0] == PROJECT["project"]["version"]
+
+
+def test_readme_shows_what_the_quickstart_prints() -> None:
+    upstream = Upstream("http://127.0.0.1:42665", "sandbox", "sk_…")
+    started = Started("http://127.0.0.1:8080", "pxa_…", Demo("pxg_…", "1000"), upstream)
+    printed = started.page(Path(".pixapi-gateway")).strip().splitlines()
+    *shown, curl = blocks(page("README.md"))[1].splitlines()
+    assert shown == printed[: len(shown)]
+    assert printed[len(shown)].startswith(curl.removesuffix("…"))
+    assert shown[0].split()[2] == PROJECT["project"]["version"]
+
+
+def test_readme_begins_with_two_commands_that_are_targets() -> None:
+    assert blocks(page("README.md"))[0].split("\n") == ["make run", "make test", ""]
+    assert {"run", "test"} <= set(TARGET.findall(page("Makefile")))
+
+
+@pytest.mark.parametrize("name", pages())
+def test_targets_a_page_names_exist(name: str) -> None:
+    named = {found for line in code(page(name)) for found in re.findall(r"(?:^|\s)make ([a-z-]+)", line)}
+    assert named <= set(TARGET.findall(page("Makefile")))
+
+
+def test_python_on_the_pages_is_python() -> None:
+    examples = [block for name in pages() for block in blocks(page(name), "python")]
+    assert examples
+    for example in examples:
+        ast.parse(example)
+
+
+# Decisions --------------------------------------------------------------------------------------------------
+
+
+def test_index_links_every_decision_once() -> None:
+    linked = [target for row in rows(page("docs/adr/README.md")) for target in LINK.findall(row[0])]
+    assert linked == DECISIONS
+    assert [int(name[:4]) for name in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_a_decision_has_its_parts(name: str) -> None:
+    text = page(f"docs/adr/{name}")
+    title = re.match(r"# (\d{4}): (.+)\n\nStatus: (accepted|superseded) ", text)
+    assert title is not None
+    assert title[1] == name[:4]
+    assert re.findall(r"^## .+$", text, re.MULTILINE) == HEADINGS
+    index = next(row for row in rows(page("docs/adr/README.md")) if name in row[0])
+    assert index[1] == title[2]
+
+
+def test_decisions_named_in_the_source_exist() -> None:
+    named = {
+        number
+        for path in (ROOT / "gateway").rglob("*.py")
+        for number in re.findall(r"\bADR (\d{4})\b", path.read_text("utf-8"))
+    }
+    assert named
+    assert named <= {name[:4] for name in DECISIONS}
+
+
+# Dependencies -----------------------------------------------------------------------------------------------
+
+
+def test_every_dependency_is_explained_and_no_other() -> None:
+    project = PROJECT["project"]
+    wanted = set(requirement_names(project["dependencies"]))
+    for extra in project["optional-dependencies"].values():
+        wanted |= set(requirement_names(extra))
+    for group in PROJECT["dependency-groups"].values():
+        wanted |= set(requirement_names([one for one in group if isinstance(one, str)]))
+    listed = [row[0] for row in rows(page("docs/dependencies.md")) if row[-1] not in ("licence", row[1])]
+    assert sorted(listed) == sorted(wanted)
+
+
+def test_dependencies_stand_in_their_part() -> None:
+    text = page("docs/dependencies.md")
+    at_run_time = text[text.index("## At run time") : text.index("## Extras")]
+    listed = [row[0] for row in rows(at_run_time)][1:]
+    assert listed == sorted(requirement_names(PROJECT["project"]["dependencies"]))
+
+
+# Links and addresses ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", pages())
+def test_links_lead_somewhere(name: str) -> None:
+    folder = (ROOT / name).parent
+    targets = [target.partition("#")[0] for target in LINK.findall(page(name)) if "://" not in target]
+    assert [target for target in targets if target and not (folder / target).exists()] == []
+
+
+@pytest.mark.parametrize("name", pages())
+def test_pages_name_no_strange_host(name: str) -> None:
+    found = re.findall(r"https?://[^\s`\"'<>)|,]+", page(name))
+    hosts = {urlsplit(address).hostname or "" for address in found}
+    assert {host for host in hosts if not HOSTS.fullmatch(host)} == set()
+
+
+@pytest.mark.parametrize("name", pages())
+def test_pages_name_no_folder_of_a_machine(name: str) -> None:
+    own = {"/home/", "/root/", "/Users/", f"{ROOT}/", f"{Path.home()}/"}
+    if ROOT.parts[1] not in SYSTEM_FOLDERS:
+        own.add(f"/{ROOT.parts[1]}/")
+    paths = re.findall(r"(?<![\w.}:/])/[\w.-]+/[^\s`]*", page(name))
+    assert [path for path in paths if path.startswith(tuple(own - {"//"}))] == []
+
+
+def test_readme_leads_to_every_page() -> None:
+    linked = set(LINK.findall(page("README.md")))
+    missing = [f"docs/{path.name}" for path in DOCS.glob("*.md") if f"docs/{path.name}" not in linked]
+    assert missing == []
+
+
+def test_readme_keeps_its_order() -> None:
+    wanted = ["Run it", "Point your SDK here", "What it does", "Where to read on", "Operating it"]
+    wanted += ["How it compares", "Security in short", "What is not there yet", "Licence"]
+    assert re.findall(r"^## (.+)$", page("README.md"), re.MULTILINE) == wanted
+    assert "make run" not in spans(page("README.md").split("## Run it")[0])

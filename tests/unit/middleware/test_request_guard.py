@@ -1,0 +1,176 @@
+"""Request heads that two readers could read differently are refused before the body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import GatewayError
+from gateway.middleware.request_guard import (
+    MAX_HEADER_BYTES,
+    MAX_HEADER_COUNT,
+    MAX_TARGET,
+    RequestGuardMiddleware,
+    check_path,
+)
+from tests.fakes.asgi import HOST, Header, call, http, ok, with_exchange
+
+
+async def guarded(headers: list[Header], *, allowed: tuple[str, ...] = (), **request: Any) -> int | str:
+    """200 when the request passes, else the reason it is refused for."""
+    scope = http(headers=headers, **request)
+    with_exchange(scope)
+    try:
+        return (await call(RequestGuardMiddleware(ok, allowed), scope)).status
+    except GatewayError as error:
+        closes = error.headers.get("connection") == "close"
+        return f"{error.status} {error.reason}{' close' if closes else ''}"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"gateway.test", b"GATEWAY.test:8080", b"localhost", b"127.0.0.1:1", b"[::1]", b"[2001:db8::1]:8080",
+        b"a_b-c.example", b"gateway.test.", b"x" * 254,
+    ],
+)  # fmt: skip
+async def test_well_formed_hosts_pass(host: bytes) -> None:
+    assert await guarded([(b"host", host)]) == 200
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        [], [b""], [b"a", b"a"], [b"a b"], [b"a/b"], [b"user@a"], [b"a:"], [b"a:123456"], [b"a:b"], [b"::1"],
+        [b"[::1"], [b"-a"], [b"a\xff"], [b"a,b"], [b" a"], [b"x" * 255],
+    ],
+)  # fmt: skip
+async def test_any_other_host_is_refused(hosts: list[bytes]) -> None:
+    assert await guarded([(b"host", host) for host in hosts]) == "400 invalid_framing close"
+
+
+@pytest.mark.parametrize(
+    ("host", "passes"),
+    [
+        (b"gateway.example.com", True),
+        (b"Gateway.Example.com:443", True),
+        (b"gateway.example.com.", True),
+        (b"[::1]:8080", True),
+        (b"evil.example.com", False),
+        (b"gateway.example.com.evil.test", False),
+        (b"[::2]", False),
+    ],
+)
+async def test_only_allowed_hosts_are_answered(host: bytes, passes: bool) -> None:
+    allowed = ("gateway.example.com", "::1")
+    assert await guarded([(b"host", host)], allowed=allowed) == (200 if passes else "400 unknown_host")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_come_under_any_well_formed_host(path: str) -> None:
+    assert await guarded([(b"host", b"10.1.2.3:8080")], allowed=("gateway.test",), path=path) == 200
+    assert await guarded([], allowed=("gateway.test",), path=path) == "400 invalid_framing close"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([(b"content-length", b"0")], 200),
+        ([(b"content-length", b"123456789012")], 200),
+        ([(b"transfer-encoding", b"chunked")], 200),
+        ([(b"transfer-encoding", b" Chunked ")], 200),
+        ([(b"content-length", b"1"), (b"content-length", b"1")], "400 invalid_framing close"),
+        ([(b"content-length", b"1"), (b"transfer-encoding", b"chunked")], "400 invalid_framing close"),
+        ([(b"transfer-encoding", b"chunked")] * 2, "400 invalid_framing close"),
+        ([(b"transfer-encoding", b"gzip, chunked")], "400 invalid_framing close"),
+        ([(b"transfer-encoding", b"identity")], "400 invalid_framing close"),
+        ([(b"content-length", b"")], "400 invalid_framing close"),
+        ([(b"content-length", b"-1")], "400 invalid_framing close"),
+        ([(b"content-length", b"+1")], "400 invalid_framing close"),
+        ([(b"content-length", b"1, 1")], "400 invalid_framing close"),
+        ([(b"content-length", b"0x1")], "400 invalid_framing close"),
+        ([(b"content-length", b"1_0")], "400 invalid_framing close"),
+        ([(b"content-length", "١".encode())], "400 invalid_framing close"),
+        ([(b"content-length", b"9" * 19)], "400 invalid_framing close"),
+        ([(b"expect", b"100-Continue")], 200),
+        ([(b"expect", b"200-ok")], "417 expectation_failed close"),
+        ([(b"content-encoding", b"identity")], 200),
+        ([(b"content-encoding", b"")], 200),
+        ([(b"content-encoding", b"gzip")], "415 unsupported_media_type"),
+    ],
+)
+async def test_a_body_s_end_is_told_in_one_way(headers: list[Header], expected: int | str) -> None:
+    assert await guarded([HOST, *headers], method="POST") == expected
+
+
+async def test_the_limits_of_a_head_are_exact() -> None:
+    longest = b"/" + b"a" * (MAX_TARGET - 5)
+    assert await guarded([HOST], path=longest.decode(), query=b"abc") == 200
+    assert await guarded([HOST], path=longest.decode(), query=b"abcd") == "414 uri_too_long close"
+    many = [HOST] + [(b"x", b"")] * (MAX_HEADER_COUNT - 1)
+    assert await guarded(many) == 200
+    assert await guarded([*many, (b"x", b"")]) == "431 headers_too_large close"
+    room = MAX_HEADER_BYTES - len(HOST[0] + HOST[1]) - 4 - 1 - 4
+    assert await guarded([HOST, (b"x", b"y" * room)]) == 200
+    assert await guarded([HOST, (b"x", b"y" * (room + 1))]) == "431 headers_too_large close"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/models", "/v1/models/gemini-2.5-flash_image~1", "/admin/", "/a/.well-known/b", "/..."]
+)
+def test_plain_paths_pass(path: str) -> None:
+    check_path(path.encode())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "*", "v1/models", "//", "/v1//models", "/v1/./models", "/v1/../admin", "/..", "/v1/models/..", "/v1/%6dodels",
+        "/v1/models%2f", "/v1/models;x", "/v1/a b", "/v1/ä", "/v1/models\0", "/v1/models\n", "/v1\\models", "/v1/a+b",
+    ],
+)  # fmt: skip
+def test_paths_spelt_otherwise_are_not_found(path: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        check_path(path.encode())
+    assert caught.value.status == 404
+
+
+@given(st.text(alphabet="/.a%", max_size=20))
+def test_no_path_that_passes_can_climb(path: str) -> None:
+    try:
+        check_path(path.encode())
+    except GatewayError:
+        return
+    assert path.startswith("/")
+    assert not {".", ".."} & set(path.split("/"))
+    assert "%" not in path
+    assert "//" not in path
+
+
+async def test_trailers_never_reach_the_headers_below() -> None:
+    seen: list[Header] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        parsers_list.append((b"authorization", b"Bearer from-a-trailer"))
+        seen.extend(scope["headers"])
+        await ok(scope, receive, send)
+
+    scope = http()
+    parsers_list = scope["headers"]
+    with_exchange(scope)
+    await call(RequestGuardMiddleware(app), scope)
+    assert seen == [HOST]
+
+
+async def test_a_lifespan_passes() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
+
+    await call(RequestGuardMiddleware(app), {"type": "lifespan"})
+    assert seen == ["lifespan"]
