@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import text
 
 from gateway import errors
 from gateway.access.admin_tokens import AdminTokens
@@ -26,7 +25,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.credits.amount import from_decimal
 from gateway.credits.ledger import Ledger
 from gateway.db import migrate
-from gateway.db.engine import Database
+from gateway.db.engine import Database, promptly
 from gateway.pool.dispatch import Dispatcher
 from gateway.pool.pool import Pool
 from gateway.pool.vault import Vault
@@ -122,8 +121,7 @@ class Runtime:
 
     async def _database_state(self) -> str:
         try:
-            async with self.database.autocommit() as connection:
-                revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+            revision = await promptly(self.database.revision())
         except errors.GatewayError:
             return "unreachable"
         return "ok" if revision is not None and revision >= migrate.head() else "not migrated"

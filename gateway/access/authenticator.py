@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
@@ -18,10 +19,11 @@ from gateway import errors
 from gateway.access.key_format import TEAM_KEY, Peppers, parse
 from gateway.access.principal import Limits, Network, Principal
 from gateway.clock import Clock
-from gateway.db.engine import Database
+from gateway.db.engine import Database, promptly
 from gateway.db.tables import team_keys, teams
 
 CACHE_ENTRIES = 100_000
+USE_IS_NOTED_EVERY = timedelta(minutes=1)
 
 
 class Authenticator:
@@ -68,7 +70,7 @@ class Authenticator:
             reading = asyncio.create_task(self._read(digests))
             self._reading[digest] = reading
             reading.add_done_callback(lambda done: self._finish(digest, done))
-        return await asyncio.shield(reading)
+        return await promptly(reading)
 
     def _finish(self, digest: bytes, done: asyncio.Task[Principal | None]) -> None:
         del self._reading[digest]
@@ -79,6 +81,10 @@ class Authenticator:
         asked_at = self._clock.monotonic()
         async with self._database.autocommit() as connection:
             row = (await connection.execute(_BY_DIGEST, {"digests": digests})).first()
+            if row is not None and row.noted_long_ago:
+                await connection.execute(
+                    team_keys.update().where(team_keys.c.id == row.key_id).values(last_used_at=func.now())
+                )
         principal = None if row is None else _principal_of(row)
         if len(self._entries) >= CACHE_ENTRIES:
             self._entries.clear()
@@ -112,6 +118,9 @@ _BY_DIGEST = (
         team_keys.c.id.label("key_id"),
         team_keys.c.name.label("key_name"),
         team_keys.c.expires_at,
+        func.coalesce(team_keys.c.last_used_at < func.now() - USE_IS_NOTED_EVERY, True).label(
+            "noted_long_ago"
+        ),
         team_keys.c.allowed_addresses,
         team_keys.c.allowed_models.label("key_models"),
         team_keys.c.requests_per_minute.label("key_rpm"),

@@ -7,13 +7,20 @@ driver raises becomes a 503 `dependency_unavailable` here, so nothing above know
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
-from sqlalchemy import event, exc
+from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway import errors
+
+# Within the contract's five seconds for a paid call, pool wait and statement time-out included.
+PATIENCE_SECONDS = 4.0
+
+T = TypeVar("T")
 
 
 class Database:
@@ -47,8 +54,39 @@ class Database:
             async with self._engine.connect() as connection:
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
+    async def revision(self) -> str | None:
+        """The migration the schema is at, None when there is none."""
+        async with self.autocommit() as connection:
+            found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return found
+
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+async def promptly(work: Awaitable[T]) -> T:
+    """The result of database work that a request waits for; GatewayError 503 when there is none in time.
+
+    A server that has gone silent answers neither the statement nor the request to cancel it, so the work is left to
+    itself instead of being cancelled: when the server comes back, it ends.
+    """
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
+    if done:
+        return task.result()
+    task.add_done_callback(_retrieve)
+    raise _silent()
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # the one who asked has been answered already
+
+
+def _silent() -> errors.GatewayError:
+    return errors.dependency_unavailable(
+        "The gateway's database did not answer; nothing was sent to Pixapi. Try again shortly."
+    )
 
 
 @contextmanager
@@ -58,9 +96,7 @@ def _translated() -> Iterator[None]:
     except exc.IntegrityError:
         raise
     except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
-        raise errors.dependency_unavailable(
-            "The gateway's database did not answer; nothing was sent to Pixapi. Try again shortly."
-        ) from error
+        raise _silent() from error
 
 
 def _engine(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -45,6 +46,7 @@ def current(url: str) -> str | None:
         return _revision_of(connection)
 
 
+@cache
 def head() -> str:
     """The revision this release is written for."""
     return ScriptDirectory.from_config(_config()).as_revision_number("head")  # type: ignore[return-value]

@@ -17,6 +17,7 @@ from gateway.catalog.model_list import ModelList
 from gateway.catalog.price_book import ModelPrice, Price
 from gateway.catalog.price_file import PriceFile
 from gateway.credits.ledger import Conclusion, Ledger, Order
+from gateway.db.engine import promptly
 from gateway.proxy.exchange import Exchange, Hold, exchange_of
 from gateway.proxy.generation import Generation, Operation, size_class
 from gateway.proxy.paid_calls import PaidCalls
@@ -100,7 +101,7 @@ class CreditQuotaMiddleware:
             model=model.id,
             quote=price.hold,
         )
-        return Hold(await self._ledger.place(order), order, model, price.credits)
+        return Hold(await promptly(self._ledger.place(order)), order, model, price.credits)
 
     async def _release(self, hold: Hold) -> None:
         await self._ledger.end(hold.id, Conclusion(state="released", reason="never sent"))

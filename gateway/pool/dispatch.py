@@ -120,7 +120,7 @@ class Dispatcher:
             except NotSentError as error:
                 outcome = outcomes.not_sent(str(error))
             except SentUnknownError as error:
-                outcome = outcomes.unknown(f"Pixapi gave {error}", timed_out=error.timed_out)
+                outcome = outcomes.unknown(str(error), timed_out=error.timed_out)
             except GatewayError as error:
                 # The answer could not be kept (spool full): Pixapi has executed all the same.
                 outcome = outcomes.unknown(f"Pixapi's answer could not be kept ({error.reason})")

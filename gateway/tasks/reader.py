@@ -16,6 +16,7 @@ from uuid import UUID
 from gateway import errors
 from gateway.clock import Clock
 from gateway.credits.ledger import Ledger
+from gateway.db.engine import promptly
 from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatcher
 from gateway.tasks.registry import Registry, TaskRecord
@@ -62,7 +63,7 @@ class TaskReader:
         """The state of the team's task. Raises GatewayError 404 when the team has no such task."""
         if (known := self._fresh(team_id, task_id)) is not None:
             return known
-        record = await self._registry.find(team_id, task_id)
+        record = await promptly(self._registry.find(team_id, task_id))
         if record is None and self._ledger.is_unbound(task_id):
             raise errors.dependency_unavailable(
                 "The task is accepted but not recorded yet. Ask again shortly."

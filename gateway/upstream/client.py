@@ -120,7 +120,9 @@ class UpstreamClient:
             async with asyncio.timeout(call.timeout):
                 return await self._exchange(call)
         except TimeoutError:
-            raise SentUnknownError(f"no answer within {call.timeout:g} s", timed_out=True) from None
+            raise SentUnknownError(
+                f"Pixapi gave no answer within {call.timeout:g} s", timed_out=True
+            ) from None
         finally:
             self._slots.release()
 
@@ -177,9 +179,9 @@ async def _receive(response: httpx.Response, body: SpooledBody) -> None:
                     return
         decoder.finish()
     except UndecodableError as error:
-        raise SentUnknownError("an answer that could not be decoded") from error
+        raise SentUnknownError("Pixapi's answer could not be decoded") from error
     except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-        raise SentUnknownError("the answer was cut short") from error
+        raise SentUnknownError("Pixapi's answer was cut short") from error
 
 
 def _translated(error: Exception) -> NotSentError | SentUnknownError:
@@ -193,7 +195,7 @@ def _translated(error: Exception) -> NotSentError | SentUnknownError:
     )
     if isinstance(cause, never):
         return NotSentError(_reason(cause))
-    return SentUnknownError("the connection was lost before an answer came")
+    return SentUnknownError("The connection to Pixapi was lost before an answer came")
 
 
 def _reason(cause: BaseException) -> str:

@@ -112,7 +112,7 @@ async def test_silence_is_unknown_when_the_time_is_up(
         client = await connect(server.url)
         error = await unknown(client, await post(spool, timeout=0.1))
         assert error.timed_out
-        assert str(error) == "no answer within 0.1 s"
+        assert str(error) == "Pixapi gave no answer within 0.1 s"
 
 
 async def answer_once(connection: Connection) -> None:
