@@ -7,6 +7,7 @@ nothing a client sends can forge a line.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -67,7 +68,10 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:  # half a character, as in file names that are not UTF-8
+            return json.dumps(line, default=str)
 
 
 class _TextFormatter(logging.Formatter):

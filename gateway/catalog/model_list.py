@@ -63,12 +63,13 @@ class ModelList:
     def lists(self, account: str, model: str) -> bool:
         """Whether a call for this model may go to this account.
 
-        One that could not be asked yet is given the benefit of the doubt, unless another is known to list the model.
+        One that could not be asked yet is given the benefit of the doubt, unless another is known to list the model
+        and has a key ready for it.
         """
         known = self._usable(account)
         if known is not None:
             return model in known.entries
-        others = (self._usable(other) for other in self._pool.accounts())
+        others = (self._usable(other) for other in self._pool.ready_accounts())
         return not any(other is not None and model in other.entries for other in others)
 
     def anyone_lists(self, model: str) -> bool:
@@ -145,7 +146,7 @@ class ModelList:
         self._lists[account] = AccountModels(entries, self._clock.monotonic())
 
     async def _ask(self, account: str, request_id: str) -> dict[str, dict[str, Any]]:
-        reply = await self._dispatcher.read("/v1/models", account, request_id)
+        reply = await self._dispatcher.read("/v1/models", account, request_id, sends=2)
         try:
             large = reply.body.size > LARGEST_BODY
             body = b"" if large else b"".join([chunk async for chunk in reply.body.chunks()])

@@ -125,7 +125,8 @@ def _check_charset(content_type: bytes) -> None:
 
 def _refuse_async_query(query: bytes, operation: Operation) -> None:
     for pair in query.split(b"&"):
-        if pair.partition(b"=")[0].lower() == b"async":
+        name, _, value = pair.lower().partition(b"=")
+        if name == b"async" and value not in (b"false", b"0"):
             raise errors.bad_request(
                 f"'?async=…' is not supported any more; send the request to {operation.async_path}."
             )

@@ -13,7 +13,7 @@ from uuid import UUID
 from gateway import errors
 from gateway.clock import Clock
 from gateway.errors import GatewayError
-from gateway.pool.pool import Lease, Pool, UpstreamKey
+from gateway.pool.pool import Lease, Pool, UpstreamKey, no_key
 from gateway.spool import SpooledBody
 from gateway.upstream import outcomes
 from gateway.upstream.client import Call, NotSentError, Reply, SentUnknownError, UpstreamClient
@@ -88,15 +88,30 @@ class Dispatcher:
                 return result
         return result
 
-    async def read(self, path: str, account: str, request_id: str, preferred: UUID | None = None) -> Reply:
-        """A free GET through a key of this account; raises GatewayError when no complete 2xx came back."""
-        result = Dispatched(Verdict.NOT_SENT, None)
-        lease = self._pool.lease_read(account, preferred)
-        headers = toward_pixapi(secret=lease.key.secret, request_id=request_id, accept=b"application/json")
-        outcome, reply = await self._attempt(lease, Call("GET", path, headers, self._read_timeout), result)
-        if reply is None:
-            raise outcome.error or _refused(outcome)
-        return reply
+    async def read(
+        self, path: str, account: str, request_id: str, preferred: UUID | None = None, *, sends: int = 1
+    ) -> Reply:
+        """A free GET through a key of this account; raises GatewayError when no complete 2xx came back.
+
+        With two `sends` it is repeated with another key when Pixapi refused this one.
+        """
+        failure: GatewayError | None = None
+        for _ in range(sends):
+            try:
+                lease = self._pool.lease_read(account, preferred)
+            except GatewayError as error:
+                raise failure or error from None
+            headers = toward_pixapi(
+                secret=lease.key.secret, request_id=request_id, accept=b"application/json"
+            )
+            call = Call("GET", path, headers, self._read_timeout)
+            outcome, reply = await self._attempt(lease, call, Dispatched(Verdict.NOT_SENT, None))
+            if reply is not None:
+                return reply
+            failure = outcome.error or _refused(outcome)
+            if not outcome.verdict.concerns_our_key:
+                break
+        raise failure or no_key()
 
     def _paid_request(self, call: PaidCall, key: UpstreamKey) -> Call:
         headers = toward_pixapi(

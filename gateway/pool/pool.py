@@ -76,6 +76,12 @@ class Pool:
         """The accounts that still have a key for new calls."""
         return {key.account for key in self._keys.values() if key.state == "active"}
 
+    def ready_accounts(self) -> set[str]:
+        """The accounts with a key that could take a paid call now."""
+        active = (key for key in self._keys.values() if key.state == "active")
+        awake = (key for key in active if not self._rests(key, Use.PAID))
+        return {key.account for key in awake if not self._candidate(key, Use.PAID).full}
+
     def lease_paid(self, serves: Callable[[UpstreamKey], bool], without: Iterable[UUID] = ()) -> Lease:
         """A key for a new paid call among those that `serves` accepts.
 

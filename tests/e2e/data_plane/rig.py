@@ -68,15 +68,15 @@ class Sandbox:
         """The requests that reached it under this request id, oldest first."""
         return [entry for entry in self.journal() if header(entry, "x-request-id") == request_id]
 
-    def journal(self) -> list[dict[str, Any]]:
+    def journal(self, newest: int = 100) -> list[dict[str, Any]]:
         """The newest requests, oldest first."""
-        found: list[dict[str, Any]] = self._get("/sandbox/journal?limit=300")["data"]
+        found: list[dict[str, Any]] = self._get(f"/sandbox/journal?limit={newest}")["data"]
         return found
 
     def reads(self, task_id: str) -> int:
         """How often this task was asked for."""
         path = f"/v1/tasks/{task_id}"
-        return sum(entry["path"] == path for entry in self.journal())
+        return sum(entry["path"] == path for entry in self.journal(1000))
 
     def counters(self, secret: str) -> dict[str, Any]:
         """requests, executions, reads and credits of one key."""
@@ -156,7 +156,7 @@ class Rig:
         )
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        return self.database.execute(query, values).fetchall()  # type: ignore[call-overload, no-any-return]
+        return self.database.execute(query.encode(), values).fetchall()
 
     def submit(self, prompt: str = "A cup", path: str = ASYNC, **fields: Any) -> str:
         """An accepted task's id."""

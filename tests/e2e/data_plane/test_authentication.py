@@ -14,7 +14,7 @@ from tests.e2e import harness
 from tests.e2e.data_plane.rig import ASYNC, MODEL, PAID, SYNC, Rig, caller, error_of, order
 from tests.e2e.harness import eventually
 
-Headers = list[tuple[str, str | bytes]]
+Headers = list[tuple[str, str]]
 
 
 def bearer(key: str) -> Headers:
@@ -55,7 +55,6 @@ PROBLEMS: dict[str, Callable[[Rig], tuple[Headers, str]]] = {
     "malformed": lambda rig: (bearer("pxg_short"), ""),
     "pixapi's own": lambda rig: (bearer(rig.secret), ""),
     "an admin token": lambda rig: (bearer(rig.gateway.environment["GATEWAY_ADMIN__BOOTSTRAP_TOKEN"]), ""),
-    "not ascii": lambda rig: ([("authorization", "Bearer pxg_\u00e9".encode())], ""),
     "ten kilobytes": lambda rig: (bearer("pxg_" + "A" * 10_000), ""),
     "sql": lambda rig: (bearer("' OR 1=1 --"), ""),
     "two in one": lambda rig: (bearer(f"{rig.key}, {rig.key}"), ""),
@@ -217,15 +216,18 @@ def test_an_expiry_takes_effect_on_a_key_in_use(shared: Rig) -> None:
 
 def test_a_revoked_key_ends_at_once_here_and_in_ten_seconds_elsewhere(shared: Rig) -> None:
     key = shared.gateway.key(shared.team)
-    with harness.beside(shared.gateway.environment) as other, shared.caller(key) as here:
-        with caller(other.base, key) as there:
-            assert there.get("/v1/models").status_code == 200
-            assert here.get("/v1/models").status_code == 200
-            shared.gateway.call("POST", f"/keys/{key[4:14]}/revoke")
-            since = time.monotonic()
-            error_of(here.get("/v1/models"), 401, "authentication_error")
-            error_of(here.post(ASYNC, json=order()), 401, "authentication_error")
-            # Asking all the time must not keep the other process's memory of the key alive.
-            eventually(lambda: there.get("/v1/models").status_code == 401, 11, 0.1)
-            assert time.monotonic() - since < 11
-            error_of(there.post(SYNC, json=order()), 401, "authentication_error")
+    with (
+        harness.beside(shared.gateway.environment) as other,
+        shared.caller(key) as here,
+        caller(other.base, key) as there,
+    ):
+        assert there.get("/v1/models").status_code == 200
+        assert here.get("/v1/models").status_code == 200
+        shared.gateway.call("POST", f"/keys/{key[4:14]}/revoke")
+        since = time.monotonic()
+        error_of(here.get("/v1/models"), 401, "authentication_error")
+        error_of(here.post(ASYNC, json=order()), 401, "authentication_error")
+        # Asking all the time must not keep the other process's memory of the key alive.
+        eventually(lambda: there.get("/v1/models").status_code == 401, 11, 0.1)
+        assert time.monotonic() - since < 11
+        error_of(there.post(SYNC, json=order()), 401, "authentication_error")

@@ -19,16 +19,13 @@ from tests.e2e.data_plane.rig import (
     new_account,
     new_secret,
     order,
-    rig,
 )
 from tests.e2e.harness import eventually
 
 
-@pytest.fixture(scope="module")
-def here(module_database_url: str, redis_url: str) -> Iterator[Rig]:
-    settings = {"GATEWAY_CACHE__TASK_UNFINISHED": "0.05", "GATEWAY_UPSTREAM__READ_TIMEOUT": "2"}
-    with rig(module_database_url, redis_url, settings) as found:
-        yield found
+@pytest.fixture
+def here(impatient: Rig) -> Rig:
+    return impatient
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Key:
 
 @dataclass
 class Pool:
-    """The gateway's whole pool, made anew for each test."""
+    """Every key the gateway may use, made anew for each test."""
 
     rig: Rig
 
@@ -68,10 +65,13 @@ class Pool:
 
 @pytest.fixture
 def pool(here: Rig) -> Iterator[Pool]:
-    for key in here.gateway.call("GET", "/upstream-keys")["data"]:
-        here.gateway.call("DELETE", f"/upstream-keys/{key['id']}?force=true")
+    here.gateway.call("POST", "/upstream-keys/first/disable")
     yield Pool(here)
     here.sandbox.disarm()
+    for key in here.gateway.call("GET", "/upstream-keys")["data"]:
+        if key["label"] != "first":
+            here.gateway.call("DELETE", f"/upstream-keys/{key['id']}?force=true")
+    here.gateway.call("POST", "/upstream-keys/first/enable")
 
 
 # What Pixapi says of one key, and how the gateway names that attempt.
@@ -203,15 +203,24 @@ def test_a_call_sent_before_the_rest_does_not_end_it(here: Rig, pool: Pool) -> N
     assert not here.sent(answer)
 
 
-def test_paid_rests_do_not_stop_polls_and_the_other_way_round(here: Rig, pool: Pool) -> None:
+def test_a_new_key_takes_over_at_once(here: Rig, pool: Pool) -> None:
     pool.add()
+    here.client.get("/v1/models")
+    here.sandbox.arm("status=429 retry_after=30", times=1)
+    error_of(here.client.post(SYNC, json=order()), 429, "rate_limit_error")
+    new = pool.add()
+    assert here.client.post(SYNC, json=order()).status_code == 200
+    assert pool.counts(new) == [1]
+
+
+def test_paid_rests_do_not_stop_polls_and_the_other_way_round(here: Rig, pool: Pool) -> None:
+    key = pool.add()
     task = here.submit("[fault:stuck]")
     here.sandbox.arm("status=429 retry_after=30", times=1)
     error_of(here.client.post(SYNC, json=order()), 429, "rate_limit_error")
-    assert here.client.get(f"/v1/tasks/{task}").headers["x-cache"] == "miss"
+    eventually(lambda: here.client.get(f"/v1/tasks/{task}").headers["x-cache"] == "miss", every=0.06)
 
-    for one in here.gateway.call("GET", "/upstream-keys")["data"]:
-        here.gateway.call("POST", f"/upstream-keys/{one['id']}/enable")
+    pool.turn(key, "enable")
     here.sandbox.arm("status=429 retry_after=30", path="/v1/tasks/*", times=1)
     poll = eventually(lambda: _stale(here.client.get(f"/v1/tasks/{task}")), every=0.06)
     assert poll.json()["id"] == task

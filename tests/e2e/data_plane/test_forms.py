@@ -124,7 +124,7 @@ def test_a_form_may_come_in_chunks_of_any_size(shared: Rig) -> None:
 def test_the_openai_client_edits_images(shared: Rig, as_list: bool) -> None:
     files = [io.BytesIO(PNG), io.BytesIO(OTHER)] if as_list else io.BytesIO(PNG)
     with OpenAI(api_key=shared.key, base_url=f"{shared.gateway.base}/v1", max_retries=0) as openai:
-        raw = openai.images.with_raw_response.edit(model="nano-banana", prompt="A cup", image=files, n=2)  # type: ignore[arg-type]
+        raw = openai.images.with_raw_response.edit(model="nano-banana", prompt="A cup", image=files, n=2)
     assert len(raw.parse().data or []) == 2
     [entry] = shared.sent(raw.headers["x-request-id"])
     images = [part for part in entry["parts"] if part["filename"] is not None]

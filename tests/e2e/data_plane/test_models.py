@@ -173,6 +173,19 @@ def test_a_new_account_is_not_asked_for_models_it_does_not_have(offer: Offer) ->
         here.gateway.call("DELETE", f"/upstream-keys/{made['id']}?force=true")
 
 
+def test_another_key_reads_the_list_when_one_is_refused(offer: Offer) -> None:
+    here = offer.rig
+    account = new_account()
+    here.sandbox.account(account, models=["kling"])
+    here.sandbox.arm("status=401", path="/v1/models", key=account, times=1)
+    made = [here.gateway.upstream_key(new_secret(account), account=account) for _ in range(2)]
+    try:
+        assert ids(here.client.get("/v1/models")) == UNION | {"kling"}
+    finally:
+        for key in made:
+            here.gateway.call("DELETE", f"/upstream-keys/{key['id']}?force=true")
+
+
 def test_without_any_list_there_is_an_error(offer: Offer) -> None:
     here = offer.rig
     for key in here.gateway.call("GET", "/upstream-keys")["data"]:

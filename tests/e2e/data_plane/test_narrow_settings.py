@@ -86,6 +86,8 @@ def test_an_answer_beyond_the_spool_was_executed(here: Rig) -> None:
     assert here.sent(answer)[0]["executed"]
     small = here.client.post(SYNC, json=order("[fault:big=2]", response_format="b64_json"))
     assert len(small.content) > 2_000_000
+    token = {"authorization": f"Bearer {here.gateway.environment['GATEWAY_ADMIN__BOOTSTRAP_TOKEN']}"}
+    eventually(lambda: "gateway_spool_bytes 0.0" in here.client.get("/metrics", headers=token).text)
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 60", "Transfer-Encoding: chunked"])
@@ -115,8 +117,15 @@ def test_a_head_that_stops_coming_is_408(here: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("host", "served"),
-    [("gateway.test", True), ("Gateway.TEST:8080", True), ("127.0.0.1", True), ("evil.test", False)]
-    + [("gateway.test.evil.test", False), ("127.0.0.1.evil.test", False), ("localhost", False)],
+    [
+        ("gateway.test", True),
+        ("Gateway.TEST:8080", True),
+        ("127.0.0.1", True),
+        ("evil.test", False),
+        ("gateway.test.evil.test", False),
+        ("127.0.0.1.evil.test", False),
+        ("localhost", False),
+    ],
 )
 def test_only_named_hosts_are_served(here: Rig, host: str, served: bool) -> None:
     answer = here.client.get("/v1/models", headers={"host": host})

@@ -1,10 +1,15 @@
-"""A process that ends in the middle: what was answered is kept, what was under way is neither lost nor repeated."""
+"""A process or a connection that ends in the middle: what was answered is kept, what was under way is neither lost
+nor repeated, and what was never sent costs nothing."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from tests.e2e import harness
 from tests.e2e.data_plane.rig import ASYNC, MICRO, SYNC, VIDEOS, Rig, caller, error_of, order
@@ -30,25 +35,66 @@ def test_a_killed_process_leaves_nothing_behind_that_was_answered(shared: Rig) -
         assert completed(shared, answer.json()["id"])["credits_cost"] == cost
         hold = shared.held(answer)
         assert (hold.state, hold.settled, len(shared.sent(answer))) == ("settled", round(cost * MICRO), 1)
-    # The reconciler of later days makes it unknown; nobody has sent it again or given its credits back.
+    # Nobody has sent it again or given its credits back.
     assert shared.held(ident).state in ("held", "unknown")
     assert len(shared.sent(ident)) == 1
 
 
-def test_a_terminated_process_defers_what_it_cannot_finish(shared: Rig) -> None:
-    settings = shared.gateway.environment | {"GATEWAY_SERVER__DRAIN_SECONDS": "1"}
-    ident = "terminated-while-under-way"
-    with harness.beside(settings) as ending, caller(ending.base, shared.key) as client:
-        with ThreadPoolExecutor(1) as threads:
-            lost = threads.submit(post, client, ident)
-            eventually(lambda: shared.sent(ident))
+@pytest.fixture
+def port() -> Iterator[socket.socket]:
+    """A port that refuses connections, until somebody listens on it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.settimeout(10)
+        yield taken
+
+
+def test_what_is_not_sent_is_released_and_what_is_cut_off_is_unknown(
+    shared: Rig, port: socket.socket
+) -> None:
+    settings = {
+        "GATEWAY_UPSTREAM__BASE_URL": f"http://127.0.0.1:{port.getsockname()[1]}",
+        "GATEWAY_SERVER__DRAIN_SECONDS": "1",
+    }
+    with (
+        harness.beside(shared.gateway.environment | settings) as ending,
+        caller(ending.base, shared.key) as client,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        for path in (SYNC, ASYNC):
+            refused_by_the_port(shared, client.post(path, json=order()))
+        port.listen()
+        ident = "terminated-while-under-way"
+        lost = threads.submit(post, client, ident)
+        with unanswered(port) as head:
+            assert ident.encode() in head
             assert ending.stop() == 0
             answer = lost.result()
     assert answer is not None
     error_of(answer, 502, "upstream_outcome_unknown", "upstream_outcome_unknown")
     assert answer.headers["x-should-retry"] == "false"
     assert shared.held(ident).state == "unknown"
-    assert len(shared.sent(ident)) == 1
+
+
+def refused_by_the_port(rig: Rig, answer: httpx.Response) -> None:
+    """Nothing was sent in two tries, and nothing is held any more."""
+    error_of(answer, 503, "upstream_unavailable", "upstream_unreachable")
+    assert answer.headers["x-should-retry"] == "true"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert rig.held(answer).state == "released"
+    assert [one["outcome"] for one in rig.attempts(answer)] == ["not_sent"] * 2
+
+
+@contextlib.contextmanager
+def unanswered(port: socket.socket) -> Iterator[bytes]:
+    """What of the first paid call arrives at once; its connection stays open, without an answer, in the block."""
+    while True:
+        with port.accept()[0] as connection:
+            connection.settimeout(10)
+            data = connection.recv(65536)
+            if data.startswith(b"POST "):  # not the gateway's own look at the model list
+                yield data
+                return
 
 
 def post(client: httpx.Client, ident: str) -> httpx.Response | None:

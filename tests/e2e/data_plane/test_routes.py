@@ -248,7 +248,7 @@ def test_without_a_request_id_each_answer_has_its_own(shared: Rig) -> None:
 
 
 @pytest.mark.parametrize("path", PAID)
-@pytest.mark.parametrize("how", ["?async=true", "?ASYNC=1", "?n=1&async=true", "body", "text"])
+@pytest.mark.parametrize("how", ["?async=true", "?ASYNC=1", "?async", "?n=1&async=true", "body", "text"])
 def test_the_old_way_to_ask_for_a_task_names_the_new_path(shared: Rig, path: str, how: str) -> None:
     body = order() | ({"model": "veo"} if path == VIDEOS else {})
     if how == "body":
@@ -263,8 +263,12 @@ def test_the_old_way_to_ask_for_a_task_names_the_new_path(shared: Rig, path: str
     assert shared.untouched(answer)
 
 
-def test_a_false_async_field_is_forwarded(shared: Rig) -> None:
-    answer = shared.client.post(SYNC, json=order(**{"async": False}))
+def test_to_ask_for_no_task_is_fine(shared: Rig) -> None:
+    for query in ("?async=false", "?async=0"):
+        answer = shared.client.post(SYNC + query, json=order())
+        assert answer.status_code == 200
+        assert shared.sent(answer)[0]["query"] == ""
+    answer = shared.client.post(SYNC, json=order() | {"async": False})
     assert answer.status_code == 200
     assert shared.sent(answer)[0]["body_text"] == answer.request.content.decode()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,18 +10,16 @@ import httpx
 import pytest
 
 from tests.e2e.data_plane.forms import CONTENT_TYPE, ORDER, file, form
-from tests.e2e.data_plane.rig import ASYNC, ASYNC_EDITS, MICRO, VIDEOS, Rig, ended, error_of, order, rig
+from tests.e2e.data_plane.rig import ASYNC, ASYNC_EDITS, MICRO, VIDEOS, Rig, ended, error_of, order
 from tests.e2e.harness import eventually
 
 QUOTE = 2 * MICRO
 EVERY = 0.06  # a little more than a reading of a running task serves everyone
 
 
-@pytest.fixture(scope="module")
-def here(module_database_url: str, redis_url: str) -> Iterator[Rig]:
-    settings = {"GATEWAY_CACHE__TASK_UNFINISHED": "0.05", "GATEWAY_UPSTREAM__READ_TIMEOUT": "0.7"}
-    with rig(module_database_url, redis_url, settings, "--speed", "40") as found:
-        yield found
+@pytest.fixture
+def here(impatient: Rig) -> Rig:
+    return impatient
 
 
 def poll(rig: Rig, task: str) -> httpx.Response:
@@ -176,14 +173,14 @@ def test_the_first_end_is_the_only_one(here: Rig) -> None:
         "poll_status=500:3",
         "poll_status=503:3 shape=string",
         "poll_status=502:3 shape=html",
-    ]
-    + [
         "poll_status=404:3 shape=string",
         "poll_status=403:3",
         "poll_status=200:3 shape=html",
         "poll_status=204:3",
-    ]
-    + ["poll_status=307:3 shape=none", "poll_hang=1", "poll_status=400:3"],
+        "poll_status=307:3 shape=none",
+        "poll_hang=1",
+        "poll_status=400:3",
+    ],
 )
 def test_a_failed_read_is_no_verdict(here: Rig, marker: str) -> None:
     answer = here.client.post(ASYNC, json=order(f"[fault:{marker}]"))

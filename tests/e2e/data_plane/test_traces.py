@@ -48,6 +48,7 @@ def access(rig: Rig, answer: httpx.Response | str) -> dict[str, Any]:
         return [one for one in lines(rig) if one["logger"] == "gateway.access" and one["request_id"] == ident]
 
     [line] = eventually(check)
+    assert isinstance(line, dict)
     return line
 
 

@@ -3,8 +3,6 @@ nothing is sent twice."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,18 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e import harness
-from tests.e2e.data_plane.rig import ASYNC, MICRO, SYNC, VIDEOS, Rig, caller, error_of, order, rig
+from tests.e2e.data_plane.rig import ASYNC, MICRO, SYNC, VIDEOS, Rig, error_of, order
 
 QUOTE = 2 * MICRO
 SCRUBBED = "[redacted]"
 
 
-@pytest.fixture(scope="module")
-def here(module_database_url: str, redis_url: str) -> Iterator[Rig]:
-    timeouts = {"GATEWAY_UPSTREAM__SYNC_TIMEOUT": "2", "GATEWAY_UPSTREAM__SUBMIT_TIMEOUT": "2"}
-    with rig(module_database_url, redis_url, timeouts) as found:
-        yield found
+@pytest.fixture
+def here(impatient: Rig) -> Rig:
+    return impatient
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,25 +205,3 @@ def test_messages_of_pixapi_are_passed_on(here: Rig) -> None:
         error = error_of(answer, 400, INVALID, "rejected_by_pixapi")
         assert error["message"].startswith(message)
         assert here.held(answer).state == "released"
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that refuses connections: taken, and not listened on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
-def test_a_closed_upstream_is_503_and_released(here: Rig, closed_port: int) -> None:
-    dead = {**here.gateway.environment, "GATEWAY_UPSTREAM__BASE_URL": f"http://127.0.0.1:{closed_port}"}
-    with harness.beside(dead) as process, caller(process.base, here.key) as client:
-        for path in (SYNC, ASYNC):
-            answer = client.post(path, json=order())
-            error_of(answer, 503, "upstream_unavailable", "upstream_unreachable")
-            assert answer.headers["x-should-retry"] == "true"
-            assert int(answer.headers["retry-after"]) >= 1
-            assert here.held(answer).state == "released"
-            attempts = here.attempts(answer)
-            assert [one["outcome"] for one in attempts] == ["not_sent"] * 2
-            assert not here.sent(answer)

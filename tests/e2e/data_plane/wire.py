@@ -45,7 +45,7 @@ class Wire:
         line, *fields = head[:-4].decode("latin-1").split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (field.partition(":") for field in fields)]
         status = int(line.split(" ")[1])
-        length = dict((name.lower(), value) for name, value in headers).get("content-length", "0")
+        length = {name.lower(): value for name, value in headers}.get("content-length", "0")
         body = b"" if to_head or status < 200 else self._exactly(int(length))
         return httpx.Response(status, headers=headers, content=body)
 

@@ -12,6 +12,7 @@ from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatcher
 from gateway.pool.pool import Pool
 from gateway.upstream.client import Call, NotSentError
+from gateway.upstream.outcomes import Outcome, Verdict
 from tests.fakes.clock import FakeClock
 from tests.fakes.key_table import KeyTable, pool_of
 from tests.fakes.upstream import Answer, FakeUpstream, Reaction, is_closed
@@ -161,6 +162,18 @@ async def test_a_paid_call_may_use_accounts_that_list_its_model_or_were_never_as
     assert rig.models.lists("b", "veo")
 
 
+async def test_an_account_never_asked_is_no_choice_where_another_lists_the_model() -> None:
+    rig = await Rig.of(a=listing("veo"), b=Answer(500))
+    await rig.models.warm()
+    assert (rig.models.lists("a", "veo"), rig.models.lists("b", "veo")) == (True, False)
+    assert (rig.models.lists("a", "wan"), rig.models.lists("b", "wan")) == (False, True)
+    assert rig.models.anyone_lists("wan")
+    lease = rig.pool.lease_paid(lambda key: key.account == "a")
+    rig.pool.report(lease, Outcome(Verdict.KEY_EXHAUSTED))
+    assert rig.models.lists("b", "veo")  # as long as that other one cannot serve
+    await rig.pool.close()
+
+
 async def test_warming_reads_only_what_is_due() -> None:
     rig = await Rig.of(a=listing("veo"), b=Answer(500))
     await rig.models.warm()
@@ -195,6 +208,7 @@ async def test_closing_ends_reads_under_way() -> None:
         (b'{"data":[' + b"[" * 100_000, None),
         (b'{"data":[{"id":"\xff"}]}', None),
     ],
+    ids=range(8),
 )
 def test_lists_are_read_leniently(body: bytes, ids: list[str] | None) -> None:
     found = read_list(body)

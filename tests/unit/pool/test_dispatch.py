@@ -242,6 +242,34 @@ async def test_a_read_without_an_answer_is_an_error(reaction: Reaction, status: 
     await rig.pool.close()
 
 
+@pytest.mark.parametrize(
+    ("first", "sends", "calls"),
+    [
+        (REFUSED, 1, 1),
+        (REFUSED, 2, 2),
+        (TOO_FAST, 2, 2),
+        (NOT_SENT, 2, 1),
+        (Answer(404), 2, 1),
+        (Answer(500), 2, 1),
+        (LATE, 2, 1),
+    ],
+)
+async def test_a_read_of_two_sends_is_repeated_where_that_may_help(
+    first: Reaction, sends: int, calls: int
+) -> None:
+    rig = await Rig.of(2, first, ANSWER)
+    try:
+        reply = await rig.dispatcher.read("/v1/models", "a", "req_1", sends=sends)
+        assert reply.body.read_small() == ANSWER.body
+        assert calls == 2
+    except GatewayError:
+        assert calls == 1
+    assert len(rig.upstream.calls) == calls
+    if first is REFUSED and calls == 2:
+        assert len(set(rig.upstream.secrets)) == 2
+    await rig.pool.close()
+
+
 async def test_a_poll_limit_stops_reads_and_not_paid_calls() -> None:
     rig = await Rig.of(1, TOO_FAST, ANSWER)
     with pytest.raises(GatewayError):

@@ -95,6 +95,23 @@ async def test_running_calls_spread_by_weight(table: KeyTable, clock: FakeClock)
     assert labels(leases) == ["heavy"] * 6 + ["light"] * 2
 
 
+async def test_an_account_is_ready_while_one_of_its_keys_could_take_a_call(
+    table: KeyTable, clock: FakeClock
+) -> None:
+    table.add("small", account="a", max_in_flight=1)
+    table.add("resting", account="b")
+    table.add("off", account="c", state="draining")
+    pool = await pool_of(table, clock)
+    assert pool.ready_accounts() == {"a", "b"}
+    lease = pool.lease_paid(lambda key: key.account == "a")
+    pool.report(pool.lease_paid(lambda key: key.account == "b"), Outcome(Verdict.KEY_REFUSED))
+    assert pool.ready_accounts() == set()
+    pool.release(lease)
+    clock.forward(60)
+    assert pool.ready_accounts() == {"a", "b"}
+    await pool.close()
+
+
 async def test_a_tried_key_is_left_out(table: KeyTable, clock: FakeClock) -> None:
     first, second = table.add("first"), table.add("second")
     pool = await pool_of(table, clock)

@@ -50,7 +50,9 @@ def test_what_is_cut_is_not_whole(content: bytes, missing: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"\x1f\x8b\x08rubbish-and-more-rubbish", gzip.compress(b"x") + b"rubbish"]
+    "body",
+    [b"<html>", b"\x1f\x8b\x08rubbish-and-more-rubbish", gzip.compress(b"x") + b"rubbish"],
+    ids=["html", "half a header", "rubbish behind"],
 )
 def test_what_is_not_gzip(body: bytes) -> None:
     with pytest.raises(UndecodableError):

@@ -27,7 +27,8 @@ NOT_PIXAPI = [
     b"", b"null", b"[]", b"<html>502 Bad Gateway</html>", b"upstream connect error", b'{"message":"m"}',
     b'{"error":"m"}', b'{"error":{"message":"m"}}', b'{"error":{"code":400}}', b'{"error":{"code":null,"message":"m"}}',
     b'{"error":{"code":true,"message":"m"}}', b'{"error":{"code":400,"message":1}}',
-    b'{"error":{"code":400,"message":"m"}', b'{"error":{"code":400,"message":"\xff"}}', b"\xff", b"[" * 100_000, b'[{"error":{"code":400,"message":"m"}}]',
+    b'{"error":{"code":400,"message":"m"}', b'{"error":{"code":400,"message":"\xff"}}',
+    b"\xff", b"[" * 100_000, b'[{"error":{"code":400,"message":"m"}}]',
 ]  # fmt: skip
 BODIES = st.sampled_from([NUMERIC, NAMED, *NOT_PIXAPI]) | st.binary(max_size=60)
 
@@ -146,7 +147,7 @@ def test_both_error_shapes_are_read() -> None:
     assert read_error(error_body("400")) == PixapiError("m", None, None)
 
 
-@pytest.mark.parametrize("body", NOT_PIXAPI)
+@pytest.mark.parametrize("body", NOT_PIXAPI, ids=range(len(NOT_PIXAPI)))
 def test_other_bodies_are_no_error_of_pixapi(body: bytes) -> None:
     assert read_error(body) is None
 

@@ -1,0 +1,149 @@
+"""The engine on a real Postgres: every failure of it is a 503 in time, and the next call works again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from gateway.db import engine
+from gateway.db.engine import Database, promptly
+from gateway.errors import GatewayError
+
+INSERT = text(
+    "INSERT INTO audit_entries (id, actor, action, subject_type, subject_id, detail)"
+    " VALUES (:id, 'a', 'b', 'c', 'd', '{}')"
+)
+
+
+@pytest.fixture
+async def hasty(module_database_url: str) -> AsyncIterator[Database]:
+    """Two connections and little patience."""
+    database = Database(
+        module_database_url, pool_size=2, pool_wait=0.2, statement_timeout=0.3, lock_timeout=0.1
+    )
+    yield database
+    await database.close()
+
+
+async def run(database: Database, statement: str) -> object:
+    async with database.transaction() as connection:
+        return await connection.scalar(text(statement))
+
+
+async def refused(database: Database, statement: str = "SELECT 1") -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        await run(database, statement)
+    assert (caught.value.status, caught.value.type, caught.value.retry) == (
+        503,
+        "dependency_unavailable",
+        True,
+    )
+    return caught.value
+
+
+async def test_an_unreachable_server_is_503() -> None:
+    database = Database("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    await refused(database)
+    await database.close()
+
+
+@pytest.mark.parametrize("statement", ["SELECT pg_sleep(5)", "SELECT 1/0", "SELECT nonsense"])
+async def test_a_failed_or_slow_statement_is_503_and_the_next_works(hasty: Database, statement: str) -> None:
+    started = time.monotonic()
+    await refused(hasty, statement)
+    assert time.monotonic() - started < 3
+    assert await run(hasty, "SELECT 1") == 1
+
+
+async def test_a_lock_is_not_waited_for_long(hasty: Database) -> None:
+    async with hasty.transaction() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        error = await refused(hasty, "SELECT pg_advisory_xact_lock(7)")
+        assert "lock timeout" in str(error.__cause__)
+
+
+async def test_a_full_pool_is_503_after_its_wait(hasty: Database) -> None:
+    async with hasty.autocommit(), hasty.autocommit():
+        started = time.monotonic()
+        await refused(hasty)
+        assert 0.2 <= time.monotonic() - started < 2
+    assert await run(hasty, "SELECT 1") == 1
+
+
+async def test_connections_the_server_has_ended_are_replaced(hasty: Database) -> None:
+    assert await run(hasty, "SELECT 1") == 1
+    others = "pid <> pg_backend_pid() AND datname = current_database()"
+    async with hasty.autocommit() as first, hasty.autocommit() as second:
+        await second.scalar(text("SELECT 1"))
+        await first.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+    assert await asyncio.gather(*(run(hasty, "SELECT 1") for _ in range(2))) == [1, 1]
+
+
+async def test_an_integrity_error_is_an_answer_and_rolls_back(hasty: Database) -> None:
+    first, second = uuid4(), uuid4()
+
+    async def insert_twice() -> None:
+        async with hasty.transaction() as connection:
+            for ident in (first, second, first):
+                await connection.execute(INSERT, {"id": ident})
+
+    with pytest.raises(IntegrityError):
+        await insert_twice()
+    assert await run(hasty, f"SELECT count(*) FROM audit_entries WHERE id = '{second}'") == 0
+
+
+async def test_autocommit_keeps_what_came_before_a_failure(hasty: Database) -> None:
+    ident = uuid4()
+
+    async def insert_and_fail() -> None:
+        async with hasty.autocommit() as connection:
+            await connection.execute(INSERT, {"id": ident})
+            await connection.execute(text("SELECT 1/0"))
+
+    with pytest.raises(GatewayError):
+        await insert_and_fail()
+    assert await run(hasty, f"SELECT count(*) FROM audit_entries WHERE id = '{ident}'") == 1
+
+
+async def test_a_connection_speaks_utc(hasty: Database) -> None:
+    assert await run(hasty, "SHOW timezone") == "UTC"
+
+
+async def test_a_silent_server_is_given_up_in_time_and_its_work_ends_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "PATIENCE_SECONDS", 0.05)
+    back, ended = asyncio.Event(), []
+
+    async def work(number: int) -> int:
+        await back.wait()
+        ended.append(number)
+        if number == 2:
+            raise RuntimeError("nobody listens any more")
+        return number
+
+    for number in (1, 2):
+        with pytest.raises(GatewayError) as caught:
+            await promptly(work(number))
+        assert caught.value.status == 503
+    back.set()
+    assert await promptly(work(3)) == 3
+    assert ended == [1, 2, 3]
+
+
+async def test_what_fails_in_time_fails_as_it_is() -> None:
+    async def fail() -> None:
+        raise RuntimeError("as it is")
+
+    with pytest.raises(RuntimeError, match="as it is"):
+        await promptly(fail())
+
+
+def test_the_patience_is_within_the_contract_s_five_seconds() -> None:
+    assert engine.PATIENCE_SECONDS < 5
