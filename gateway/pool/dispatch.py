@@ -75,8 +75,9 @@ class Dispatcher:
             try:
                 lease = self._pool.lease_paid(call.serves, without=refused)
             except GatewayError as error:
-                # After a refusal its own words say more than that no other key was left.
-                result.error = result.error or error
+                # After a refusal its own words say more, unless another key will be ready soon.
+                if result.error is None or (error.status == 429 and result.error.status != 429):
+                    result.error = error
                 return result
             outcome, reply = await self._attempt(lease, self._paid_request(call, lease.key), result)
             result.verdict, result.reply, result.error = outcome.verdict, reply, outcome.error

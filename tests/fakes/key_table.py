@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
@@ -22,11 +23,15 @@ VAULT = Vault(["master-key-of-the-pool-tests-0123456789"])
 
 
 class KeyTable(Database):
-    """Stands in for the database of a Pool; `down` makes every connection fail."""
+    """Stands in for the database of a Pool; `down` makes every connection fail.
+
+    Each of `gates` holds the answer to one reading up, made of what the rows were when it was asked.
+    """
 
     def __init__(self) -> None:
         self.rows: list[SimpleNamespace] = []
         self.writes: list[dict[str, Any]] = []
+        self.gates: list[asyncio.Event] = []
         self.down = False
 
     def add(self, label: str, **fields: Any) -> UUID:
@@ -55,6 +60,8 @@ class KeyTable(Database):
     async def execute(self, statement: Any) -> SimpleNamespace:
         if isinstance(statement, Select):
             rows: Sequence[SimpleNamespace] = [SimpleNamespace(**vars(row)) for row in self.rows]
+            if self.gates:
+                await self.gates.pop(0).wait()
             return SimpleNamespace(all=lambda: rows)
         self.writes.append(statement.compile().params)
         return SimpleNamespace()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.data_plane.pool import Pool
 from tests.e2e.data_plane.rig import Rig, rig
 from tests.servers import create_database, drop_database
 
@@ -30,6 +31,18 @@ def impatient(servers: tuple[str, str], migrated_template: str, redis_url: str) 
     }
     with _database(servers[0], migrated_template, "impatient") as url, rig(url, redis_url, settings) as found:
         yield found
+
+
+@pytest.fixture
+def pool(impatient: Rig) -> Iterator[Pool]:
+    """The impatient gateway's pool, empty at first: its own key is off meanwhile."""
+    impatient.gateway.call("POST", "/upstream-keys/first/disable")
+    yield Pool(impatient)
+    impatient.sandbox.disarm()
+    for key in impatient.gateway.call("GET", "/upstream-keys")["data"]:
+        if key["label"] != "first":
+            impatient.gateway.call("DELETE", f"/upstream-keys/{key['id']}?force=true")
+    impatient.gateway.call("POST", "/upstream-keys/first/enable")
 
 
 @contextlib.contextmanager

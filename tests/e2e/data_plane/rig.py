@@ -205,6 +205,12 @@ def new_secret(account: str) -> str:
     return f"sk_{account}_{tail}"
 
 
+def runs_of(secret: str) -> set[str]:
+    """Every run of eight characters of a key's secret part; what is before it, accounts and ids, is no secret."""
+    tail = secret.rpartition("_")[2]
+    return {tail[at : at + 8] for at in range(len(tail) - 7)}
+
+
 def digest_of(secret: str) -> str:
     """How the sandbox names a key."""
     return hashlib.sha256(secret.encode()).hexdigest()

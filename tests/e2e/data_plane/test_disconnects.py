@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from uuid import uuid4
 
 import pytest
 
 from tests.e2e.data_plane.forms import CONTENT_TYPE, ORDER, file, form
-from tests.e2e.data_plane.rig import ASYNC, EDITS, MICRO, SYNC, Rig, ended, order
+from tests.e2e.data_plane.rig import ASYNC, EDITS, MICRO, SYNC, Rig, ended, header, order
 from tests.e2e.data_plane.wire import Wire, head
 from tests.e2e.harness import eventually
 
@@ -87,6 +90,31 @@ def test_nothing_is_sent_before_the_body_is_whole(shared: Rig, left_out: int) ->
         assert shared.untouched(ident)
         [line] = [one for one in shared.gateway.process.text().splitlines() if ident in one]
         assert json.loads(line)["status"] == 499
+
+
+def test_whenever_a_client_leaves_the_books_are_right(shared: Rig) -> None:
+    random = Random(7)
+    calls = [request(shared, SYNC, json.dumps(order("[fault:delay=0.01]")).encode()) for _ in range(60)]
+    pauses = {ident: random.uniform(0, 0.05) for ident, _ in calls}
+
+    def leave(call: tuple[str, bytes]) -> None:
+        ident, data = call
+        with Wire(shared.gateway.process.port) as wire:
+            wire.send(data)
+            time.sleep(pauses[ident])
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(leave, calls))
+    # A call that everything was sent of before its client left has a line in the log in the end.
+    eventually(lambda: all(shared.gateway.process.text().count(ident) for ident, _ in calls))
+    rows = "SELECT request_id, state FROM holds WHERE request_id = ANY(%s)"
+    idents = [ident for ident, _ in calls]
+    eventually(lambda: not any(row["state"] == "held" for row in shared.rows(rows, idents)))
+    states = {row["request_id"]: row["state"] for row in shared.rows(rows, idents)}
+    executed = [header(one, "x-request-id") for one in shared.sandbox.journal(300) if one["executed"]]
+    for ident in idents:
+        assert executed.count(ident) == (states.get(ident) == "settled")
+        assert states.get(ident) in (None, "settled", "released")
 
 
 def test_a_client_that_left_gave_its_place_back(shared: Rig) -> None:

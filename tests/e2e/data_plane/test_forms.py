@@ -111,6 +111,13 @@ def test_a_form_is_priced_like_its_json(shared: Rig) -> None:
     assert shared.held(shared.client.post(EDITS, json=same)).quote == hold.quote
 
 
+def test_the_last_line_end_may_be_missing(shared: Rig) -> None:
+    body = form([*ORDER, file()]).removesuffix(b"\r\n")
+    answer = shared.client.post(EDITS, content=body, headers={"content-type": CONTENT_TYPE})
+    assert answer.status_code == 200, answer.text
+    assert shared.sent(answer)[0]["body_sha256"] == hashlib.sha256(body).hexdigest()
+
+
 def test_a_form_may_come_in_chunks_of_any_size(shared: Rig) -> None:
     for size, picture in ((1, PNG), (7, OTHER), (4096, OTHER * 30)):
         body = form([*ORDER, file(data=picture), file("image[]")])

@@ -18,7 +18,6 @@ from tests.e2e.data_plane.rig import (
     new_account,
     new_secret,
     order,
-    rig,
 )
 from tests.e2e.harness import eventually
 
@@ -29,7 +28,7 @@ UNION = {"gemini-2.5-flash-image", "gpt-image-2", "veo", PRO}  # sora-2 has no p
 
 @dataclass
 class Offer:
-    """A rig whose pool has one key of each of two accounts with different models."""
+    """A gateway whose pool has one key of each of two accounts with different models."""
 
     rig: Rig
     little: str
@@ -37,17 +36,19 @@ class Offer:
 
 
 @pytest.fixture(scope="module")
-def offer(module_database_url: str, redis_url: str) -> Iterator[Offer]:
-    with rig(module_database_url, redis_url) as found:
-        found.gateway.call("DELETE", "/upstream-keys/first?force=true")
-        secrets = []
-        for models in (LITTLE, LARGE):
-            account = new_account()
-            found.sandbox.account(account, models=models)
-            secrets.append(new_secret(account))
-            found.gateway.upstream_key(secrets[-1], account=account)
-        found.client.get("/v1/models")
-        yield Offer(found, *secrets)
+def offer(impatient: Rig) -> Iterator[Offer]:
+    here, secrets, made = impatient, [], []
+    for models in (LITTLE, LARGE):
+        account = new_account()
+        here.sandbox.account(account, models=models)
+        secrets.append(new_secret(account))
+        made.append(here.gateway.upstream_key(secrets[-1], account=account)["id"])
+    here.gateway.call("POST", "/upstream-keys/first/disable")
+    here.client.get("/v1/models")
+    yield Offer(here, *secrets)
+    here.gateway.call("POST", "/upstream-keys/first/enable")
+    for key in made:
+        here.gateway.call("DELETE", f"/upstream-keys/{key}?force=true")
 
 
 def ids(answer: httpx.Response) -> set[str]:
@@ -188,8 +189,11 @@ def test_another_key_reads_the_list_when_one_is_refused(offer: Offer) -> None:
 
 def test_without_any_list_there_is_an_error(offer: Offer) -> None:
     here = offer.rig
-    for key in here.gateway.call("GET", "/upstream-keys")["data"]:
-        here.gateway.call("POST", f"/upstream-keys/{key['id']}/disable")
+    others = [
+        key["id"] for key in here.gateway.call("GET", "/upstream-keys")["data"] if key["label"] != "first"
+    ]
+    for key in others:
+        here.gateway.call("POST", f"/upstream-keys/{key}/disable")
     secret = new_secret(new_account())
     here.sandbox.arm_key(secret, "status=500", path="/v1/models")
     made = here.gateway.upstream_key(secret)
@@ -201,5 +205,5 @@ def test_without_any_list_there_is_an_error(offer: Offer) -> None:
     finally:
         here.sandbox.disarm()
         here.gateway.call("DELETE", f"/upstream-keys/{made['id']}")
-        for key in here.gateway.call("GET", "/upstream-keys")["data"]:
-            here.gateway.call("POST", f"/upstream-keys/{key['id']}/enable")
+        for key in others:
+            here.gateway.call("POST", f"/upstream-keys/{key}/enable")

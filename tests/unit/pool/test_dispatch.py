@@ -14,7 +14,7 @@ from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatched, Dispatcher, PaidCall
 from gateway.pool.pool import Pool, UpstreamKey
 from gateway.upstream.client import NotSentError, SentUnknownError
-from gateway.upstream.outcomes import Verdict
+from gateway.upstream.outcomes import Outcome, Verdict
 from tests.fakes.clock import FakeClock
 from tests.fakes.key_table import KeyTable, pool_of
 from tests.fakes.upstream import BUDGET, Answer, FakeUpstream, Reaction, in_turn, is_closed
@@ -165,6 +165,19 @@ async def test_when_no_other_key_can_serve_the_caller_hears_why(
     assert found.error is not None
     assert (found.error.status, found.error.reason, found.error.retry) == (status, reason, True)
     assert found.error.headers["retry-after"] == wait
+
+
+@pytest.mark.parametrize(("refusal", "status", "wait"), [(EMPTY, 429, "20"), (TOO_FAST, 429, "7")])
+async def test_when_another_key_will_be_ready_soon_the_caller_hears_that(
+    refusal: Answer, status: int, wait: str
+) -> None:
+    rig = await Rig.of(2, refusal)
+    slow = rig.pool.lease_paid(lambda key: key.label == "key-1")
+    rig.pool.report(slow, Outcome(Verdict.THROTTLED, retry_after=20.0))
+    found = await rig.pay()
+    assert (found.verdict.concerns_our_key, len(found.attempts)) == (True, 1)
+    assert found.error is not None
+    assert (found.error.status, found.error.headers["retry-after"]) == (status, wait)
 
 
 async def test_without_any_key_nothing_is_sent() -> None:

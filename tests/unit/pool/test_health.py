@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.pool.health import HEALTHY, Health, Use, after
@@ -91,6 +91,7 @@ def test_a_paid_answer_does_not_end_the_rest_of_reads() -> None:
     assert not found.rests(PAID, NOW + 1)
 
 
+@settings(max_examples=30)
 @pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.NOT_SENT, Verdict.UNKNOWN])
 @given(
     health=st.builds(
@@ -109,6 +110,7 @@ def test_an_answer_to_a_healthy_key_is_no_news(use: Use, now: float) -> None:
     assert after(as_read, use, ANSWERED, now) is as_read
 
 
+@settings(max_examples=60)
 @given(STEPS)
 def test_rests_are_bounded_and_never_shortened(steps: list[tuple[float, Use, Outcome]]) -> None:
     now, history = NOW, [HEALTHY]

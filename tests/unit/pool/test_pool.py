@@ -11,7 +11,7 @@ from gateway.errors import GatewayError
 from gateway.pool.pool import Lease, Pool, UpstreamKey
 from gateway.upstream.outcomes import Outcome, Verdict
 from tests.fakes.clock import FakeClock
-from tests.fakes.key_table import KeyTable, pool_of
+from tests.fakes.key_table import VAULT, KeyTable, pool_of
 
 
 @pytest.fixture
@@ -198,13 +198,36 @@ async def test_a_key_that_does_not_open_is_left_out_and_logged(
     assert "another row" in str(vars(caplog.records[0])["reason"])
 
 
-async def test_two_refreshes_at_once_end_with_what_is_true_now(table: KeyTable, clock: FakeClock) -> None:
+async def test_a_secret_that_was_stored_anew_is_opened_anew(table: KeyTable, clock: FakeClock) -> None:
+    key = table.add("key")
+    pool = await pool_of(table, clock)
+    table.rows[0].secret = VAULT.seal(key, "sk_another")
+    await pool.refresh()
+    assert pool.lease_paid(any_key).key.secret == "sk_another"
+
+
+async def test_of_two_refreshes_at_once_the_later_one_counts(table: KeyTable, clock: FakeClock) -> None:
     table.add("old")
+    pool = await pool_of(table, clock)
+    gate = asyncio.Event()
+    table.gates.append(gate)
+    slow = asyncio.create_task(pool.refresh())
+    await asyncio.sleep(0)
+    table.rows[0].label = "new"
+    later = asyncio.create_task(pool.refresh())
+    await asyncio.sleep(0.01)
+    gate.set()
+    await asyncio.gather(slow, later)
+    assert [key.label for key in pool.keys] == ["new"]
+
+
+async def test_news_of_a_key_that_is_gone_disturb_nothing(table: KeyTable, clock: FakeClock) -> None:
+    table.add("gone")
     pool = await pool_of(table, clock)
     lease = pool.lease_paid(any_key)
     table.rows.clear()
-    await asyncio.gather(*(pool.refresh() for _ in range(5)))
-    pool.report(lease, Outcome(Verdict.KEY_REFUSED))  # of a key that is gone
+    await pool.refresh()
+    pool.report(lease, Outcome(Verdict.KEY_REFUSED))
     await pool.refresh()
     assert (pool.keys, refused(pool).reason) == ([], "no_upstream_key")
     await pool.close()

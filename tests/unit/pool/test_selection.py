@@ -8,7 +8,7 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.pool.selection import Candidate, choose
@@ -44,6 +44,7 @@ def test_a_full_key_is_never_chosen_and_a_free_one_always_found(
     assert load[chosen.id] == min(load.values())
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 10), st.none() | st.integers(1, 30)), min_size=1, max_size=5),
     st.integers(1, 120),
@@ -63,6 +64,7 @@ def test_caps_hold_and_the_last_call_is_refused_only_when_all_are_full(
     assert all(cap is None or busy[i] <= cap for i, (_, cap) in enumerate(keys))
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=5), st.integers(1, 200), st.integers())
 def test_running_calls_spread_by_weight(weights: list[int], calls: int, seed: int) -> None:
     random, busy = Random(seed), [0] * len(weights)

@@ -20,15 +20,16 @@ def spool(tmp_path: Path) -> SpoolBudget:
 
 
 @pytest.fixture
-async def connect(spool: SpoolBudget, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
-    """Opens clients; afterwards nothing of theirs may be left in the spool."""
+async def connect(spool: SpoolBudget, tls: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
+    """Opens clients that trust `tls` alone; afterwards nothing of theirs may be left in the spool."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     async with AsyncExitStack() as stack:
 
         async def make(url: str, **options: object) -> UpstreamClient:
-            client = UpstreamClient(url, spool, **options)  # type: ignore[arg-type]
+            trusting = {"ca_file": str(tls)} | options  # the system's authorities take long to load
+            client = UpstreamClient(url, spool, **trusting)  # type: ignore[arg-type]
             stack.push_async_callback(client.close)
             await client.open()
             return client

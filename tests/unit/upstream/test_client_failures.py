@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.errors import GatewayError
 from gateway.spool import SpoolBudget
 from tests.fakes.scripted_server import Connection, answering, head, scripted, silent
 from tests.fakes.upstream_calls import Connect, get, never_sent, post, taken, unknown
@@ -99,6 +100,27 @@ async def test_whatever_breaks_after_connecting_is_unknown_and_not_repeated(
         assert server.connections == 1
 
 
+async def much_of_a_body(connection: Connection) -> None:
+    await connection.request()
+    await connection.send(head(200, ("content-length", "5000000")) + b"x" * 3_000_000)
+
+
+async def test_what_was_spooled_of_a_cut_answer_is_given_back(connect: Connect, spool: SpoolBudget) -> None:
+    async with scripted(much_of_a_body) as server:
+        client = await connect(server.url)
+        assert "cut short" in str(await unknown(client, get()))
+    assert spool.used == 0
+
+
+async def test_a_full_spool_is_not_taken_for_a_lost_answer(connect: Connect, spool: SpoolBudget) -> None:
+    spool.limit_bytes = 1_000_000
+    async with scripted(answering(200, b"x" * 3_000_000)) as server:
+        client = await connect(server.url)
+        with pytest.raises(GatewayError) as caught:
+            await client.send(get())
+    assert (caught.value.reason, spool.used) == ("spool_full", 0)
+
+
 async def half_then_silence(connection: Connection) -> None:
     await half_a_body(connection)
     await connection.gone()
@@ -164,10 +186,10 @@ async def test_an_unknown_certificate_authority_was_never_sent(connect: Connect,
     context.load_cert_chain(tls)
     async with scripted(answering(200, b"{}"), context) as server:
         address = f"https://127.0.0.1:{server.port}"
-        distrusting = await connect(address)
+        distrusting = await connect(address, ca_file=None)
         assert await never_sent(distrusting, get()) == "TLS failed: check upstream.ca_file"
         assert server.requests == []
-        trusting = await connect(address, ca_file=str(tls))
+        trusting = await connect(address)
         assert await taken(await trusting.send(get())) == b"{}"
 
 
