@@ -6,6 +6,7 @@ what Pixapi can charge as far as the book knows it. `load` reports every problem
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from gateway.credits.amount import NotAnAmountError, from_decimal
 
 SIZE_CLASSES = ("512", "1k", "2k", "4k")
+_OPERATION = re.compile(r"(?:async\.)?images\.(?:generations|edits)|async\.videos\.generations")
 MAX_N = 10
 
 
@@ -221,6 +223,9 @@ class _Reader:
                 self._wrong(f"{where}size: '{size}' is not one of {', '.join(SIZE_CLASSES)}")
         qualities = self._texts(entry, "quality", where)
         operations = self._texts(entry, "operation", where)
+        for operation in operations or ():
+            if not _OPERATION.fullmatch(operation):
+                self._wrong(f"{where}operation: '{operation}' is not one, such as images.edits")
         return Condition(
             sizes=None if sizes is None else frozenset(sizes),
             qualities=None if qualities is None else frozenset(text.lower() for text in qualities),

@@ -24,11 +24,6 @@ class PriceFile:
         self.book: PriceBook = load(path)
         self.error: PriceBookError | None = None
 
-    @property
-    def lists_unpriced(self) -> bool:
-        """Whether a model without a price may be called at all."""
-        return self._default_hold is not None
-
     def priced(self, model: str) -> ModelPrice | None:
         """The model's price, or the default hold's when that is how unpriced models are treated."""
         known = self.book.model(model)

@@ -6,7 +6,8 @@ refused our key (another key). A call that may have been executed is never repea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -71,9 +72,10 @@ class Dispatcher:
         """Sends a paid call at most twice, the second time only when the first certainly was not executed."""
         result = Dispatched(Verdict.NOT_SENT, None)
         refused: list[UUID] = []
+        empty: set[str] = set()
         while len(result.attempts) < SENDS:
             try:
-                lease = self._pool.lease_paid(call.serves, without=refused)
+                lease = self._lease_paid(call, refused, empty)
             except GatewayError as error:
                 # After a refusal its own words say more, unless another key will be ready soon.
                 if result.error is None or (error.status == 429 and result.error.status != 429):
@@ -85,9 +87,20 @@ class Dispatcher:
             if outcome.verdict.concerns_our_key:
                 refused.append(lease.key.id)
                 result.error = _refused(outcome)
+                if outcome.verdict is Verdict.KEY_EXHAUSTED:
+                    empty.add(lease.key.account)
             elif outcome.verdict is not Verdict.NOT_SENT:
                 return result
         return result
+
+    def _lease_paid(self, call: PaidCall, refused: Sequence[UUID], empty: Container[str]) -> Lease:
+        """A key not tried yet, rather of an account that has not just said that it is out of credits."""
+        if empty:
+            with suppress(GatewayError):
+                return self._pool.lease_paid(
+                    lambda key: call.serves(key) and key.account not in empty, without=refused
+                )
+        return self._pool.lease_paid(call.serves, without=refused)
 
     async def read(
         self, path: str, account: str, request_id: str, preferred: UUID | None = None, *, sends: int = 1

@@ -220,3 +220,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     latin.write_bytes("# ü".encode("latin-1"))
     with pytest.raises(PriceBookError, match="not valid TOML"):
         load(latin)
+
+
+def test_an_operation_that_does_not_exist_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(PriceBookError) as caught:
+        book(tmp_path, OK + 'when = [{ operation = ["images.edit"], credits = 2 }]\n')
+    assert any("images.edit" in problem for problem in caught.value.problems)

@@ -291,3 +291,21 @@ async def test_a_poll_limit_stops_reads_and_not_paid_calls() -> None:
         await rig.dispatcher.read("/v1/models", "a", "req_1")
     assert len(rig.upstream.calls) == 1
     assert (await rig.pay()).verdict is Verdict.ANSWERED
+
+
+async def test_after_an_empty_account_another_account_is_tried_before_its_sibling_keys() -> None:
+    for _ in range(10):
+        table, clock = KeyTable(), FakeClock()
+        for number, account in enumerate("aaab"):
+            table.add(f"key-{number}", account=account)
+        rig = Rig(await pool_of(table, clock), FakeUpstream(in_turn(EMPTY, ANSWER)), clock)
+        accounts = {key.id: key.account for key in rig.pool.keys}
+        found = await rig.pay()
+        first, second = (accounts[attempt.upstream_key_id] for attempt in found.attempts)
+        assert first != second
+        assert found.verdict is Verdict.ANSWERED
+
+
+async def test_a_sibling_of_an_empty_account_is_better_than_nothing() -> None:
+    rig = await Rig.of(2, EMPTY, ANSWER)
+    assert (await rig.pay()).verdict is Verdict.ANSWERED
