@@ -51,12 +51,18 @@ class Database:
         await self._engine.dispose()
 
 
+class StatementRefusedError(Exception):
+    """Postgres refused a statement for what it says, not because it could not be asked: a defect of ours."""
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except exc.IntegrityError:
         raise
+    except (exc.DataError, exc.ProgrammingError, exc.InternalError, exc.NotSupportedError) as error:
+        raise StatementRefusedError(str(error.orig)) from error
     except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
         raise errors.dependency_unavailable(
             "The gateway's database did not answer; nothing was sent to Pixapi. Try again shortly."

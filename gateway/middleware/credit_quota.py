@@ -100,7 +100,8 @@ class CreditQuotaMiddleware:
             model=model.id,
             quote=price.hold,
         )
-        return Hold(await self._ledger.place(order), order, model, price.credits)
+        placed = await self._ledger.place(order)
+        return Hold(placed.id, order, model, price.credits, placed.remaining)
 
     async def _release(self, hold: Hold) -> None:
         await self._ledger.end(hold.id, Conclusion(state="released", reason="never sent"))
