@@ -206,10 +206,10 @@ def _note(exchange: Exchange, finished: Finished) -> None:
     exchange.upstream_ms = sum(attempt.milliseconds for attempt in attempts)
     exchange.upstream_key = attempts[-1].upstream_key if attempts else None
     exchange.task_id = finished.task_id
-    credits = {"held": finished.held, "charged": finished.charged, "remaining": finished.remaining}
+    amounts = {"held": finished.held, "charged": finished.charged, "remaining": finished.remaining}
     exchange.answer_headers += [
         (f"x-credits-{name}".encode(), to_text(amount).encode())
-        for name, amount in credits.items()
+        for name, amount in amounts.items()
         if amount is not None
     ]
 
