@@ -30,8 +30,9 @@ from gateway.ids import uuid7
 log = logging.getLogger("gateway.ledger")
 
 WAIT_SECONDS = 5.0
+PLACE_SECONDS = 4.5  # whoever waits for a hold hears within five
 REPEAT_SECONDS = 0.5
-PLACE_ROUNDS = 3
+PLACE_ROUNDS = 5
 Result = TypeVar("Result")
 
 
@@ -101,8 +102,8 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._places: Batcher[dict[str, Any], Any] = Batcher(self._send_places)
-        self._ends: Batcher[dict[str, Any], Ended] = Batcher(self._send_ends)
+        self._places: Batcher[dict[str, Any], Any] = Batcher(self._send_places, _ident)
+        self._ends: Batcher[dict[str, Any], Ended] = Batcher(self._send_ends, _ident)
         self._unwritten: set[asyncio.Task[Any]] = set()
         self._unbound: set[str] = set()
 
@@ -122,10 +123,17 @@ class Ledger:
             "model": order.model,
             "quote": order.quote,
         }
+        placing = self._places.put(item)
         try:
-            row = await self._places.submit(item)
-        except BaseException:
-            self._undo(hold_id)
+            async with asyncio.timeout(PLACE_SECONDS):
+                row = await asyncio.shield(placing)
+        except TimeoutError:
+            self._undo(hold_id, placing)
+            raise errors.dependency_unavailable(
+                "The gateway's database takes too long; nothing was sent to Pixapi. Try again shortly."
+            ) from None
+        except (GatewayError, asyncio.CancelledError):
+            self._undo(hold_id, placing)
             raise
         if row.outcome != "placed":
             raise refusal(row, order)
@@ -164,11 +172,12 @@ class Ledger:
         self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()
     ) -> Ended | None:
         """`end` for a call that has been sent: the caller goes on after at most five seconds, the verb is repeated
-        until Postgres has it."""
-
+        until Postgres has it. An end that cannot be written at all is a defect, logged; the hold stays open."""
         task = self._own(_repeat(lambda: self.end(hold_id, conclusion, sent)))
         await asyncio.wait({task}, timeout=WAIT_SECONDS)
-        return task.result() if task.done() else None
+        if not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return task.result()
 
     async def bind_surely(self, hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> None:
         """`bind`, likewise; until it is written `is_unbound` says so of the task."""
@@ -216,12 +225,19 @@ class Ledger:
         async with self._database.autocommit() as connection:
             return await _end(connection, items)
 
-    def _undo(self, hold_id: UUID) -> None:
-        """Releases a hold nobody will use, if it was placed at all; waits out a statement that may still run."""
+    def _undo(self, hold_id: UUID, placing: asyncio.Future[Any]) -> None:
+        """Releases a hold nobody will use, if it was placed at all."""
+        released = Conclusion(state="released", reason="never sent")
 
         async def verb() -> None:
-            await self._places.idle()
-            await self.end(hold_id, Conclusion(state="released", reason="never sent"))
+            await asyncio.wait({placing})
+            if not placing.cancelled() and placing.exception() is None:
+                if placing.result().outcome == "placed":
+                    await self.end(hold_id, released)
+            elif not (await self.end(hold_id, released)).changed:
+                # The connection is gone, the statement may still run: until its time is over it can place the hold.
+                await asyncio.sleep(self._database.statement_timeout)
+                await self.end(hold_id, released)
 
         self._own(_repeat(verb))
 
@@ -229,7 +245,13 @@ class Ledger:
         task = asyncio.create_task(work)
         self._unwritten.add(task)
         task.add_done_callback(self._unwritten.discard)
+        task.add_done_callback(_log_defect)
         return task
+
+
+def _log_defect(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a verb of the ledger is given up", exc_info=error)
 
 
 async def _repeat(verb: Callable[[], Awaitable[Result]]) -> Result:
@@ -243,13 +265,22 @@ async def _repeat(verb: Callable[[], Awaitable[Result]]) -> Result:
 
 async def conclude(connection: AsyncConnection, hold_id: UUID, conclusion: Conclusion) -> Ended:
     """Ends a hold in the caller's transaction; nothing changes when it had ended before."""
-    return (await _end(connection, [_item(hold_id, conclusion, ())]))[0]
+    return (await conclude_all(connection, [(hold_id, conclusion)]))[0]
+
+
+async def conclude_all(
+    connection: AsyncConnection, conclusions: Sequence[tuple[UUID, Conclusion]]
+) -> list[Ended]:
+    """`conclude` for many holds in one statement."""
+    return await _end(connection, [_item(hold_id, conclusion, ()) for hold_id, conclusion in conclusions])
 
 
 def refusal(row: Any, order: Order) -> GatewayError:
     """The 402 for what `gateway_place` answered: which quota, and the arithmetic of it."""
     if row.outcome != "refused":
-        return errors.internal_error()
+        return errors.dependency_unavailable(
+            "The quotas of this team are being changed; nothing was sent to Pixapi. Try again shortly."
+        )
     owner = "key" if row.on_key else "team"
     length = "total" if row.period == "total" else f"{_ADJECTIVE[row.period]}"
     resets = (
@@ -260,6 +291,10 @@ def refusal(row: Any, order: Order) -> GatewayError:
         f"limit {to_text(row.limit_micro)}, used {to_text(row.settled)}, held {to_text(row.held)}, "
         f"resets {resets}. Nothing was sent; the platform team can raise the quota."
     )
+
+
+def _ident(item: dict[str, Any]) -> str:
+    return str(item["id"])
 
 
 def _item(hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia]) -> dict[str, Any]:
@@ -286,8 +321,7 @@ def _item(hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia]) -> dic
 
 async def _end(connection: AsyncConnection, items: Sequence[dict[str, Any]]) -> list[Ended]:
     rows = await connection.execute(_END, {"items": msgspec.json.encode(items).decode()})
-    found = {str(row.id): Ended(changed=row.changed, remaining=row.remaining) for row in rows}
-    return [found[item["id"]] for item in items]
+    return [Ended(changed=row.changed, remaining=row.remaining) for row in rows]
 
 
 async def _record(connection: AsyncConnection, hold_id: UUID, sent: Sequence[SentVia]) -> None:

@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from gateway import errors
 
+READ_ONLY = "25006"  # the SQLSTATE of a standby that has not taken over yet
+
 
 class Database:
     """Opens connections on one URL with the limits of `database.*`; times in seconds."""
@@ -28,6 +30,7 @@ class Database:
         statement_timeout: float = 2.0,
         lock_timeout: float = 1.0,
     ) -> None:
+        self.statement_timeout = statement_timeout
         self._engine = _engine(url, pool_size, pool_wait, statement_timeout, lock_timeout)
 
     @asynccontextmanager
@@ -62,11 +65,17 @@ def _translated() -> Iterator[None]:
     except exc.IntegrityError:
         raise
     except (exc.DataError, exc.ProgrammingError, exc.InternalError, exc.NotSupportedError) as error:
+        if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+            raise _unavailable() from error
         raise StatementRefusedError(str(error.orig)) from error
     except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
-        raise errors.dependency_unavailable(
-            "The gateway's database did not answer; nothing was sent to Pixapi. Try again shortly."
-        ) from error
+        raise _unavailable() from error
+
+
+def _unavailable() -> errors.GatewayError:
+    return errors.dependency_unavailable(
+        "The gateway's database did not answer; nothing was sent to Pixapi. Try again shortly."
+    )
 
 
 def _engine(

@@ -104,7 +104,7 @@ class CreditQuotaMiddleware:
         return Hold(placed.id, order, model, price.credits, placed.remaining)
 
     async def _release(self, hold: Hold) -> None:
-        await self._ledger.end(hold.id, Conclusion(state="released", reason="never sent"))
+        await self._ledger.end_surely(hold.id, Conclusion(state="released", reason="never sent"))
 
 
 def check_bounds(model: ModelPrice, wanted: Generation, operation: Operation) -> None:

@@ -90,8 +90,15 @@ class Dispatcher:
 
     async def read(self, path: str, account: str, request_id: str, preferred: UUID | None = None) -> Reply:
         """A free GET through a key of this account; raises GatewayError when no complete 2xx came back."""
+        return await self.read_with(self._pool.lease_read(account, preferred), path, request_id)
+
+    def take_task_read(self, account: str, preferred: UUID, *, due: bool) -> Lease | None:
+        """A lease for `read_with`, as `Pool.take_task_read` gives it."""
+        return self._pool.take_task_read(account, preferred, due=due)
+
+    async def read_with(self, lease: Lease, path: str, request_id: str) -> Reply:
+        """`read` through a key that is leased already."""
         result = Dispatched(Verdict.NOT_SENT, None)
-        lease = self._pool.lease_read(account, preferred)
         headers = toward_pixapi(secret=lease.key.secret, request_id=request_id, accept=b"application/json")
         outcome, reply = await self._attempt(lease, Call("GET", path, headers, self._read_timeout), result)
         if reply is None:

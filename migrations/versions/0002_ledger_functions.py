@@ -14,7 +14,19 @@ branch_labels = None
 depends_on = None
 
 # Where a calendar period that holds an instant begins and ends in a zone; a total begins with time and never ends.
+# Midnight may come twice or not at all where the clocks change at that hour: a day begins with its first instant.
 PERIODS = """
+CREATE FUNCTION gateway_first_instant(midnight timestamp, zone text) RETURNS timestamptz LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    first timestamptz := midnight AT TIME ZONE zone;
+BEGIN
+    WHILE (first - interval '15 minutes') AT TIME ZONE zone >= midnight LOOP
+        first := first - interval '15 minutes';
+    END LOOP;
+    RETURN first;
+END
+$$;
+
 CREATE FUNCTION gateway_period(kind text, zone text, at timestamptz, OUT starts_at timestamptz, OUT ends_at timestamptz)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -25,8 +37,8 @@ BEGIN
         RETURN;
     END IF;
     first := date_trunc(kind, at AT TIME ZONE zone);
-    starts_at := first AT TIME ZONE zone;
-    ends_at := (first + ('1 ' || kind)::interval) AT TIME ZONE zone;
+    starts_at := gateway_first_instant(first, zone);
+    ends_at := gateway_first_instant(first + ('1 ' || kind)::interval, zone);
 END
 $$;
 
@@ -48,7 +60,8 @@ $$;
 """
 
 # Opens the counters a team's quotas need now: after a quota was made, when a period begins, when its zone has changed.
-# A counter starts with what its period has already spent and holds; the open holds are put on it.
+# A counter starts with what its period has already spent and holds; the open holds are put on it. They are locked
+# first: a hold that ended between the sums would be in neither or in both.
 COUNTERS = """
 CREATE FUNCTION gateway_open_counters(team uuid) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
@@ -59,15 +72,19 @@ DECLARE
     made integer := 0;
 BEGIN
     PERFORM gateway_lock_team(team, true);
+    PERFORM FROM holds h WHERE h.state IN ('held', 'unknown') AND h.team_id = team ORDER BY h.id FOR NO KEY UPDATE;
     FOR quota IN
         SELECT q.id, q.key_id, p.starts_at, p.ends_at
         FROM quotas q
         JOIN teams t ON t.id = q.team_id
         CROSS JOIN LATERAL gateway_period(q.period, t.time_zone, now()) p
         WHERE q.team_id = team
-          AND NOT EXISTS (SELECT FROM quota_periods c WHERE c.quota_id = q.id AND c.starts_at = p.starts_at)
+          AND NOT EXISTS (SELECT FROM quota_periods c WHERE c.quota_id = q.id AND c.starts_at <= now()
+                          AND (c.ends_at IS NULL OR c.ends_at > now()))
         ORDER BY q.id
+        FOR KEY SHARE OF q  -- one that is being removed is waited for, and gone
     LOOP
+        made := made + 1;
         SELECT coalesce(sum(u.credits), 0) INTO spent
         FROM usage_buckets u
         WHERE u.team_id = team AND u.starts_at >= quota.starts_at
@@ -78,16 +95,21 @@ BEGIN
           AND (quota.key_id IS NULL OR h.key_id = quota.key_id);
         INSERT INTO quota_periods (quota_id, starts_at, ends_at, settled, held)
         VALUES (quota.id, quota.starts_at, quota.ends_at, spent, open_now)
+        ON CONFLICT (quota_id, starts_at) DO NOTHING
         RETURNING id INTO counter;
+        IF counter IS NULL THEN  -- the zone's rules have changed since it was opened: the period is longer now
+            UPDATE quota_periods c SET ends_at = quota.ends_at
+            WHERE c.quota_id = quota.id AND c.starts_at = quota.starts_at;
+            CONTINUE;
+        END IF;
+        UPDATE holds SET counters = counters || counter
+        WHERE state IN ('held', 'unknown') AND team_id = team AND placed_at >= quota.starts_at
+          AND (quota.key_id IS NULL OR key_id = quota.key_id);
         IF spent <> 0 OR open_now <> 0 THEN
-            UPDATE holds SET counters = counters || counter
-            WHERE state IN ('held', 'unknown') AND team_id = team AND placed_at >= quota.starts_at
-              AND (quota.key_id IS NULL OR key_id = quota.key_id);
             INSERT INTO ledger_entries (hold_id, kind, team_id, key_id, counters, held, settled, reason)
             VALUES (gateway_uuid7(), 'carry', team, quota.key_id, ARRAY[counter], open_now, spent,
                     'what the period had before this counter');
         END IF;
-        made := made + 1;
     END LOOP;
     RETURN made;
 END
@@ -97,19 +119,23 @@ $$;
 # items: [{id, team, key, request, operation, model, quote}], some dozens at most, decided in their order.
 # outcome: placed | refused (with the quota that refused) | no_counter (call gateway_open_counters, then again).
 # A hold that is there already counts as placed and changes nothing, so a batch can be sent again as it is.
+# The settings: plans are made once a connection, often while the tables are still empty, and must suit full ones.
 PLACE = """
 CREATE FUNCTION gateway_place(items jsonb)
 RETURNS TABLE (id uuid, outcome text, remaining bigint, shadow boolean, on_key boolean, period text,
                limit_micro bigint, settled bigint, held bigint, resets_at timestamptz)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-    team uuid;
+    item_ids uuid[];
+    item_teams uuid[];
+    item_keys text[];
+    item_quotes bigint[];
+    known_ids uuid[];
     item record;
     slot integer;
     refusing integer;
     counter_ids bigint[];
-    quota_ids uuid[];
     team_ids uuid[];
     key_ids text[];
     periods text[];
@@ -119,57 +145,78 @@ DECLARE
     settled_now bigint[];
     held_now bigint[];
     added bigint[];
+    placed_numbers bigint[] := '{}';
     placed_ids uuid[] := '{}';
-    shadow_ids uuid[] := '{}';
+    placed_counters text[] := '{}';
+    placed_shadow boolean[] := '{}';
     is_shadow boolean;
+    is_new boolean;
     tightest bigint;
+    moved integer;
 BEGIN
-    FOR team IN SELECT DISTINCT (i ->> 'team')::uuid AS t FROM jsonb_array_elements(items) i ORDER BY t LOOP
-        PERFORM gateway_lock_team(team, false);
-    END LOOP;
+    SELECT array_agg(i.id), array_agg(i.team), array_agg(i.key), array_agg(i.quote)
+    INTO item_ids, item_teams, item_keys, item_quotes
+    FROM jsonb_to_recordset(items) AS i(id uuid, team uuid, key text, quote bigint);
 
-    SELECT array_agg(c.id ORDER BY c.id) INTO counter_ids
-    FROM (SELECT DISTINCT (i ->> 'team')::uuid AS team, i ->> 'key' AS key FROM jsonb_array_elements(items) i) k
-    JOIN quotas q ON q.team_id = k.team AND (q.key_id IS NULL OR q.key_id = k.key)
-    JOIN teams t ON t.id = q.team_id
-    CROSS JOIN LATERAL gateway_period(q.period, t.time_zone, now()) p
-    JOIN quota_periods c ON c.quota_id = q.id AND c.starts_at = p.starts_at;
+    PERFORM gateway_lock_team(t.team, false)
+    FROM (SELECT DISTINCT u.team FROM unnest(item_teams) AS u(team) ORDER BY u.team) t;
+
+    SELECT array_agg(c.id) INTO counter_ids
+    FROM (
+        SELECT q.id FROM quotas q WHERE q.key_id IS NULL AND q.team_id = ANY (item_teams)
+        UNION ALL
+        SELECT q.id FROM quotas q
+        WHERE q.key_id IS NOT NULL AND q.key_id = ANY (item_keys) AND q.team_id = ANY (item_teams)
+    ) q
+    CROSS JOIN LATERAL (
+        SELECT c.id, c.ends_at FROM quota_periods c WHERE c.quota_id = q.id AND c.starts_at <= now()
+        ORDER BY c.starts_at DESC LIMIT 1
+    ) c
+    WHERE c.ends_at IS NULL OR c.ends_at > now();
     PERFORM FROM quota_periods c WHERE c.id = ANY (counter_ids) ORDER BY c.id FOR NO KEY UPDATE;
 
     -- Every quota that applies to anything in the batch, with its counter as it is now that it is locked.
-    SELECT array_agg(c.id ORDER BY c.id, q.id), array_agg(q.id ORDER BY c.id, q.id),
-           array_agg(q.team_id ORDER BY c.id, q.id), array_agg(q.key_id ORDER BY c.id, q.id),
-           array_agg(q.period ORDER BY c.id, q.id), array_agg(q.limit_micro ORDER BY c.id, q.id),
-           array_agg(q.enforce ORDER BY c.id, q.id), array_agg(p.ends_at ORDER BY c.id, q.id),
-           array_agg(c.settled ORDER BY c.id, q.id), array_agg(c.held ORDER BY c.id, q.id)
-    INTO counter_ids, quota_ids, team_ids, key_ids, periods, limits, enforced, ends, settled_now, held_now
-    FROM (SELECT DISTINCT (i ->> 'team')::uuid AS team FROM jsonb_array_elements(items) i) k
-    JOIN quotas q ON q.team_id = k.team
-     AND (q.key_id IS NULL OR q.key_id IN (SELECT i ->> 'key' FROM jsonb_array_elements(items) i))
-    JOIN teams t ON t.id = q.team_id
-    CROSS JOIN LATERAL gateway_period(q.period, t.time_zone, now()) p
-    LEFT JOIN quota_periods c ON c.quota_id = q.id AND c.starts_at = p.starts_at;
-    added := array_fill(0::bigint, ARRAY[coalesce(array_length(quota_ids, 1), 0)]);
+    SELECT array_agg(s.counter), array_agg(s.team_id), array_agg(s.key_id), array_agg(s.period),
+           array_agg(s.limit_micro), array_agg(s.enforce), array_agg(s.ends_at),
+           array_agg(s.settled), array_agg(s.held), array_agg(0::bigint)
+    INTO counter_ids, team_ids, key_ids, periods, limits, enforced, ends, settled_now, held_now, added
+    FROM (
+        SELECT q.*, c.id AS counter, c.ends_at, c.settled, c.held
+        FROM (
+            SELECT q.id, q.team_id, q.key_id, q.period, q.limit_micro, q.enforce
+            FROM quotas q WHERE q.key_id IS NULL AND q.team_id = ANY (item_teams)
+            UNION ALL
+            SELECT q.id, q.team_id, q.key_id, q.period, q.limit_micro, q.enforce
+            FROM quotas q WHERE q.key_id IS NOT NULL AND q.key_id = ANY (item_keys) AND q.team_id = ANY (item_teams)
+        ) q
+        LEFT JOIN LATERAL (
+            SELECT c.id, c.ends_at, c.settled, c.held FROM quota_periods c
+            WHERE c.quota_id = q.id AND c.starts_at <= now()
+            ORDER BY c.starts_at DESC LIMIT 1
+        ) c ON c.ends_at IS NULL OR c.ends_at > now()
+        ORDER BY c.id, q.id
+    ) s;
+    SELECT array_agg(h.id) INTO known_ids FROM holds h WHERE h.id = ANY (item_ids);
 
     FOR item IN
-        SELECT i.*, s.slots
-        FROM ROWS FROM (jsonb_to_recordset(items)
-                        AS (id uuid, team uuid, key text, request text, operation text, model text, quote bigint))
-             WITH ORDINALITY AS i(id, team, key, request, operation, model, quote, n)
-        LEFT JOIN LATERAL (
-            SELECT array_agg(u.slot::integer) AS slots
-            FROM unnest(team_ids, key_ids) WITH ORDINALITY AS u(team, key, slot)
-            WHERE u.team = i.team AND (u.key IS NULL OR u.key = i.key)
-        ) s ON true
+        SELECT i.n, i.id, i.quote, p.slots, p.counters
+        FROM unnest(item_ids, item_teams, item_keys, item_quotes) WITH ORDINALITY AS i(id, team, key, quote, n)
+        LEFT JOIN (
+            SELECT k.team, k.key, array_agg(u.slot::integer ORDER BY u.slot) AS slots,
+                   array_agg(u.counter ORDER BY u.slot)::text AS counters
+            FROM (SELECT DISTINCT d.team, d.key FROM unnest(item_teams, item_keys) AS d(team, key)) k
+            JOIN unnest(team_ids, key_ids, counter_ids) WITH ORDINALITY AS u(team, key, counter, slot)
+              ON u.team = k.team AND (u.key IS NULL OR u.key = k.key)
+            GROUP BY k.team, k.key
+        ) p ON p.team = i.team AND p.key = i.key
         ORDER BY i.n
     LOOP
         refusing := NULL;
         is_shadow := false;
         tightest := NULL;
         outcome := 'placed';
-        IF item.id = ANY (placed_ids) OR EXISTS (SELECT FROM holds h WHERE h.id = item.id) THEN
-            item.slots := NULL;  -- sent before: nothing to add
-        ELSE
+        is_new := NOT coalesce(item.id = ANY (placed_ids) OR item.id = ANY (known_ids), false);
+        IF is_new THEN
             FOREACH slot IN ARRAY coalesce(item.slots, '{}') LOOP
                 IF counter_ids[slot] IS NULL THEN
                     outcome := 'no_counter';
@@ -184,26 +231,23 @@ BEGIN
             IF outcome = 'placed' AND refusing IS NOT NULL THEN
                 outcome := 'refused';
             END IF;
-            IF outcome = 'placed' THEN
-                INSERT INTO holds (id, team_id, key_id, request_id, operation, model, quote, flags, counters)
-                VALUES (item.id, item.team, item.key, item.request, item.operation, item.model, item.quote,
-                        CASE WHEN is_shadow THEN '{shadow_refused}' ELSE '{}' END::text[],
-                        ARRAY (SELECT counter_ids[x] FROM unnest(item.slots) x));
-                INSERT INTO ledger_entries (hold_id, kind, team_id, key_id, counters, held, settled)
-                VALUES (item.id, 'place', item.team, item.key,
-                        ARRAY (SELECT counter_ids[x] FROM unnest(item.slots) x), item.quote, 0);
+        END IF;
+        IF outcome = 'placed' THEN
+            IF is_new THEN
+                placed_numbers := placed_numbers || item.n;
                 placed_ids := placed_ids || item.id;
-                IF is_shadow THEN
-                    shadow_ids := shadow_ids || item.id;
-                END IF;
-                FOREACH slot IN ARRAY coalesce(item.slots, '{}') LOOP
+                placed_counters := placed_counters || coalesce(item.counters, '{}');
+                placed_shadow := placed_shadow || is_shadow;
+            END IF;
+            FOREACH slot IN ARRAY coalesce(item.slots, '{}') LOOP
+                IF is_new THEN
                     held_now[slot] := held_now[slot] + item.quote;
                     added[slot] := added[slot] + item.quote;
-                    IF enforced[slot] THEN
-                        tightest := least(tightest, limits[slot] - settled_now[slot] - held_now[slot]);
-                    END IF;
-                END LOOP;
-            END IF;
+                END IF;
+                IF enforced[slot] THEN
+                    tightest := least(tightest, limits[slot] - settled_now[slot] - held_now[slot]);
+                END IF;
+            END LOOP;
         END IF;
         id := item.id;
         remaining := tightest;
@@ -216,25 +260,42 @@ BEGIN
         resets_at := ends[refusing];
         RETURN NEXT;
     END LOOP;
+    IF placed_ids = '{}' THEN
+        RETURN;
+    END IF;
 
-    FOR slot IN 1 .. coalesce(array_length(counter_ids, 1), 0) LOOP
-        CONTINUE WHEN added[slot] = 0;
-        UPDATE quota_periods c SET held = c.held + added[slot]
-        WHERE c.id = counter_ids[slot]
-          AND (NOT enforced[slot] OR c.settled + c.held + added[slot] <= limits[slot]);
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'counter % would pass its limit', counter_ids[slot];
-        END IF;
-    END LOOP;
+    UPDATE quota_periods c SET held = c.held + a.added
+    FROM unnest(counter_ids, added, limits, enforced) AS a(counter, added, limit_micro, enforced)
+    WHERE c.id = a.counter AND a.added <> 0
+      AND (NOT a.enforced OR c.settled + c.held + a.added <= a.limit_micro);
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    IF moved <> (SELECT count(*) FROM unnest(added) AS a(added) WHERE a.added <> 0) THEN
+        RAISE EXCEPTION 'a counter would pass its limit';
+    END IF;
 
+    WITH made AS (
+        INSERT INTO holds AS h (id, team_id, key_id, request_id, operation, model, quote, flags, counters, placed_at)
+        SELECT i.id, i.team, i.key, i.request, i.operation, i.model, i.quote,
+               CASE WHEN p.shadow THEN '{shadow_refused}' ELSE '{}' END::text[], p.counters::bigint[], now()
+        FROM ROWS FROM (jsonb_to_recordset(items)
+                        AS (id uuid, team uuid, key text, request text, operation text, model text, quote bigint))
+             WITH ORDINALITY AS i(id, team, key, request, operation, model, quote, n)
+        JOIN unnest(placed_numbers, placed_counters, placed_shadow) AS p(n, counters, shadow) ON p.n = i.n
+        RETURNING h.id, h.team_id, h.key_id, h.operation, h.model, h.quote, h.flags, h.counters
+    ), entered AS (
+        INSERT INTO ledger_entries (hold_id, kind, team_id, key_id, counters, held, settled)
+        SELECT m.id, 'place', m.team_id, m.key_id, m.counters, m.quote, 0 FROM made m
+    )
     INSERT INTO usage_buckets AS u (starts_at, team_id, key_id, model, operation, day, requests, shadow_refused)
-    SELECT date_bin('15 minutes', now(), '2000-01-01T00:00:00Z'), i.team, i.key, i.model, i.operation,
-           (now() AT TIME ZONE t.time_zone)::date, count(*), count(*) FILTER (WHERE i.id = ANY (shadow_ids))
-    FROM jsonb_to_recordset(items) AS i(id uuid, team uuid, key text, model text, operation text)
-    JOIN teams t ON t.id = i.team
-    WHERE i.id = ANY (placed_ids)
-    GROUP BY i.team, i.key, i.model, i.operation, t.time_zone
-    ORDER BY i.team, i.key, i.model, i.operation
+    SELECT date_bin('15 minutes', now(), '2000-01-01T00:00:00Z'), m.team_id, m.key_id, m.model, m.operation,
+           (now() AT TIME ZONE t.time_zone)::date, m.requests, m.shadow_refused
+    FROM (
+        SELECT m.team_id, m.key_id, m.model, m.operation, count(*) AS requests,
+               count(*) FILTER (WHERE m.flags <> '{}') AS shadow_refused
+        FROM made m GROUP BY m.team_id, m.key_id, m.model, m.operation
+    ) m
+    JOIN teams t ON t.id = m.team_id
+    ORDER BY m.team_id, m.key_id, m.model, m.operation
     ON CONFLICT (starts_at, team_id, key_id, model, operation)
     DO UPDATE SET requests = u.requests + excluded.requests,
                   shadow_refused = u.shadow_refused + excluded.shadow_refused;
@@ -244,40 +305,62 @@ $$;
 
 # items: [{id, state, settled, estimated, flags, reason, actor, sent}]; state is settled, released or unknown;
 # sent are the call's attempts [{number, upstream_key, outcome, status, milliseconds}], kept whatever the state.
-# changed is false when the hold had ended before (or, for unknown, was unknown already): the first word counts.
+# changed is false when the hold had ended before (or, for unknown, was unknown already): the first word counts, of
+# a batch too.
 END = """
 CREATE FUNCTION gateway_end(items jsonb)
 RETURNS TABLE (id uuid, changed boolean, remaining bigint)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-    ended record;
-    counter record;
+    item_ids uuid[];
+    is_wrong boolean;
+    is_sent boolean;
+    hold_ids uuid[];
+    hold_states text[];
+    hold_counters text[];
+    done_ids uuid[];
+    done_before text[];
+    moved_ids bigint[];
+    moved_quotes bigint[];
+    moved_settled bigint[];
 BEGIN
-    PERFORM FROM holds h
-    WHERE h.id IN (SELECT (i ->> 'id')::uuid FROM jsonb_array_elements(items) i)
-    ORDER BY h.id FOR NO KEY UPDATE;
+    SELECT array_agg(i.id), bool_or(i.sent <> '[]'),
+           bool_or(coalesce(i.state NOT IN ('settled', 'released', 'unknown')
+                            OR i.state = 'settled' AND coalesce(i.settled, -1) < 0, true))
+    INTO item_ids, is_sent, is_wrong
+    FROM jsonb_to_recordset(items) AS i(id uuid, state text, settled bigint, sent jsonb);
+    IF is_wrong THEN
+        RAISE EXCEPTION 'a hold ends settled with its cost, released, or unknown'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
 
-    -- One pass over the holds; what follows from it is gathered in arrays, so that no row is read twice.
-    WITH wanted AS (
+    SELECT array_agg(h.id), array_agg(h.state), array_agg(h.counters::text)
+    INTO hold_ids, hold_states, hold_counters
+    FROM (
+        SELECT h.id, h.state, h.counters FROM holds h WHERE h.id = ANY (item_ids) ORDER BY h.id FOR NO KEY UPDATE
+    ) h;
+
+    WITH wanted AS MATERIALIZED (
         SELECT DISTINCT ON (i.id) i.*
-        FROM jsonb_to_recordset(items)
-             AS i(id uuid, state text, settled bigint, estimated boolean, flags text[], reason text, actor text,
-                  sent jsonb)
-        ORDER BY i.id
-    ), was AS (
-        SELECT h.id, h.state FROM holds h JOIN wanted w ON w.id = h.id
-        WHERE h.state IN ('held', 'unknown') AND h.state <> w.state
+        FROM ROWS FROM (jsonb_to_recordset(items)
+                        AS (id uuid, state text, settled bigint, estimated boolean, flags text[], reason text,
+                            actor text, sent jsonb))
+             WITH ORDINALITY AS i(id, state, settled, estimated, flags, reason, actor, sent, n)
+        ORDER BY i.id, i.n
     ), done AS (
         UPDATE holds h
-        SET state = w.state, settled = w.settled, estimated = coalesce(w.estimated, false),
-            flags = h.flags || coalesce(w.flags, '{}'), reason = coalesce(w.reason, h.reason),
+        SET state = w.state, settled = CASE WHEN w.state = 'settled' THEN w.settled END,
+            estimated = w.state = 'settled' AND coalesce(w.estimated, false),
+            flags = h.flags || coalesce(w.flags, '{}')
+                || CASE WHEN w.state = 'settled' AND w.settled > h.quote
+                         AND NOT 'overrun' = ANY (coalesce(w.flags, '{}')) THEN '{overrun}' ELSE '{}' END::text[],
+            reason = coalesce(w.reason, h.reason),
             upstream_key_id = coalesce((w.sent -> -1 ->> 'upstream_key')::uuid, h.upstream_key_id),
             ended_at = CASE WHEN w.state <> 'unknown' THEN now() END
-        FROM wanted w JOIN was ON was.id = w.id
-        WHERE h.id = w.id
-        RETURNING h.id, h.state, h.quote, h.settled, h.estimated, h.team_id, h.key_id, h.model, h.operation,
-                  h.counters, h.placed_at, was.state AS before, w.actor, w.reason
+        FROM wanted w JOIN unnest(hold_ids, hold_states) AS b(id, before) ON b.id = w.id
+        WHERE h.id = w.id AND b.before IN ('held', 'unknown') AND b.before <> w.state
+        RETURNING h.id, h.state, h.quote, h.settled, h.team_id, h.key_id, h.counters, b.before, w.actor, w.reason
     ), entered AS (
         INSERT INTO ledger_entries (hold_id, kind, team_id, key_id, counters, held, settled, actor, reason)
         SELECT d.id, e.kind, d.team_id, d.key_id, d.counters, e.held, e.settled, d.actor, d.reason
@@ -287,64 +370,67 @@ BEGIN
                    ('release', -d.quote, 0, d.state = 'released')
         ) AS e(kind, held, settled, applies)
         WHERE e.applies
-    ), used AS (
-        SELECT jsonb_agg(u) AS rows FROM (
-            SELECT date_bin('15 minutes', d.placed_at, '2000-01-01T00:00:00Z') AS starts_at, d.team_id, d.key_id,
-                   d.model, d.operation, min(d.placed_at) AS placed_at,
-                   sum(CASE WHEN d.state = 'settled' THEN 0 ELSE 1 END
-                       - CASE WHEN d.before = 'unknown' THEN 1 ELSE 0 END) AS failed,
-                   sum(coalesce(d.settled, 0)) AS credits,
-                   sum(CASE WHEN d.estimated THEN coalesce(d.settled, 0) ELSE 0 END) AS estimated
-            FROM done d GROUP BY 1, 2, 3, 4, 5
-        ) u
     ), moved AS (
-        SELECT jsonb_agg(m ORDER BY m.counter) AS rows FROM (
-            SELECT c.c AS counter, sum(d.quote) AS quote, sum(coalesce(d.settled, 0)) AS settled
-            FROM done d CROSS JOIN LATERAL unnest(d.counters) AS c(c)
-            WHERE d.state <> 'unknown' GROUP BY c.c
-        ) m
+        SELECT c.id, sum(d.quote)::bigint AS quote, sum(coalesce(d.settled, 0))::bigint AS settled
+        FROM done d CROSS JOIN LATERAL unnest(d.counters) AS c(id)
+        WHERE d.state <> 'unknown' GROUP BY c.id
     )
-    SELECT (SELECT array_agg(d.id) FROM done d) AS ids, used.rows AS used, moved.rows AS moved
-    INTO ended FROM used, moved;
+    SELECT (SELECT array_agg(d.id) FROM done d), (SELECT array_agg(d.before) FROM done d),
+           array_agg(m.id), array_agg(m.quote), array_agg(m.settled)
+    INTO done_ids, done_before, moved_ids, moved_quotes, moved_settled
+    FROM moved m;
 
-    FOR counter IN
-        SELECT * FROM jsonb_to_recordset(ended.moved) AS m(counter bigint, quote bigint, settled bigint)
-        ORDER BY m.counter
-    LOOP
-        UPDATE quota_periods p SET held = p.held - counter.quote, settled = p.settled + counter.settled
-        WHERE p.id = counter.counter;
-    END LOOP;
+    PERFORM FROM quota_periods p WHERE p.id = ANY (moved_ids) ORDER BY p.id FOR NO KEY UPDATE;
+    UPDATE quota_periods p SET held = p.held - m.quote, settled = p.settled + m.settled
+    FROM unnest(moved_ids, moved_quotes, moved_settled) AS m(id, quote, settled)
+    WHERE p.id = m.id;
 
     INSERT INTO usage_buckets AS u
         (starts_at, team_id, key_id, model, operation, day, requests, failed, credits, estimated_credits)
     SELECT d.starts_at, d.team_id, d.key_id, d.model, d.operation, (d.placed_at AT TIME ZONE t.time_zone)::date,
            0, d.failed, d.credits, d.estimated
-    FROM jsonb_to_recordset(ended.used)
-         AS d(starts_at timestamptz, team_id uuid, key_id text, model text, operation text, placed_at timestamptz,
-              failed integer, credits bigint, estimated bigint)
+    FROM (
+        SELECT date_bin('15 minutes', h.placed_at, '2000-01-01T00:00:00Z') AS starts_at, h.team_id, h.key_id, h.model,
+               h.operation, min(h.placed_at) AS placed_at,
+               sum((h.state <> 'settled')::integer - (b.before = 'unknown')::integer) AS failed,
+               sum(coalesce(h.settled, 0)) AS credits,
+               sum(CASE WHEN h.estimated THEN coalesce(h.settled, 0) ELSE 0 END) AS estimated
+        FROM holds h JOIN unnest(done_ids, done_before) AS b(id, before) ON b.id = h.id
+        WHERE h.id = ANY (done_ids)
+        GROUP BY 1, 2, 3, 4, 5
+    ) d
     JOIN teams t ON t.id = d.team_id
     ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (starts_at, team_id, key_id, model, operation)
     DO UPDATE SET failed = u.failed + excluded.failed, credits = u.credits + excluded.credits,
                   estimated_credits = u.estimated_credits + excluded.estimated_credits;
 
-    INSERT INTO attempts (hold_id, number, upstream_key_id, outcome, status, milliseconds)
-    SELECT i.id, s.number, s.upstream_key, s.outcome, s.status, s.milliseconds
-    FROM jsonb_to_recordset(items) AS i(id uuid, sent jsonb)
-    CROSS JOIN LATERAL jsonb_to_recordset(coalesce(i.sent, '[]'))
-         AS s(number smallint, upstream_key uuid, outcome text, status smallint, milliseconds integer)
-    ON CONFLICT DO NOTHING;
+    IF is_sent THEN
+        INSERT INTO attempts (hold_id, number, upstream_key_id, outcome, status, milliseconds)
+        SELECT i.id, s.number, s.upstream_key, s.outcome, s.status, s.milliseconds
+        FROM jsonb_to_recordset(items) AS i(id uuid, sent jsonb)
+        CROSS JOIN LATERAL jsonb_to_recordset(coalesce(i.sent, '[]'))
+             AS s(number smallint, upstream_key uuid, outcome text, status smallint, milliseconds integer)
+        WHERE i.id = ANY (hold_ids)
+        ON CONFLICT DO NOTHING;
+    END IF;
 
     RETURN QUERY
-    SELECT i.id, coalesce(i.id = ANY (ended.ids), false), least_left.remaining
-    FROM jsonb_to_recordset(items) AS i(id uuid)
-    LEFT JOIN LATERAL (
-        SELECT min(q.limit_micro - p.settled - p.held) AS remaining
-        FROM holds h
-        JOIN quota_periods p ON p.id = ANY (h.counters)
+    WITH tight AS (
+        SELECT k.counters, min(q.limit_micro - p.settled - p.held) AS remaining
+        FROM (SELECT DISTINCT u.counters FROM unnest(hold_counters) AS u(counters)) k
+        CROSS JOIN LATERAL unnest(k.counters::bigint[]) AS c(id)
+        JOIN quota_periods p ON p.id = c.id
         JOIN quotas q ON q.id = p.quota_id AND q.enforce
-        WHERE h.id = i.id
-    ) least_left ON true;
+        GROUP BY k.counters
+    )
+    SELECT i.id,
+           coalesce(i.id = ANY (done_ids), false) AND row_number() OVER (PARTITION BY i.id ORDER BY i.n) = 1,
+           tight.remaining
+    FROM unnest(item_ids) WITH ORDINALITY AS i(id, n)
+    LEFT JOIN unnest(hold_ids, hold_counters) AS h(id, counters) ON h.id = i.id
+    LEFT JOIN tight ON tight.counters = h.counters
+    ORDER BY i.n;
 END
 $$;
 """
@@ -356,6 +442,7 @@ DROP FUNCTION gateway_open_counters(uuid);
 DROP FUNCTION gateway_lock_team(uuid, boolean);
 DROP FUNCTION gateway_uuid7();
 DROP FUNCTION gateway_period(text, text, timestamptz);
+DROP FUNCTION gateway_first_instant(timestamp, text);
 """
 
 

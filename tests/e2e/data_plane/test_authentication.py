@@ -38,7 +38,9 @@ def revoked(rig: Rig) -> str:
 
 def expired(rig: Rig) -> str:
     key = rig.gateway.key(rig.team)
-    rig.database.execute("UPDATE team_keys SET expires_at = now() - interval '1 s' WHERE id = %s", [key[4:14]])
+    rig.database.execute(
+        "UPDATE team_keys SET expires_at = now() - interval '1 s' WHERE id = %s", [key[4:14]]
+    )
     return key
 
 
@@ -89,7 +91,9 @@ def test_every_key_problem_gets_the_same_answer(shared: Rig, problem: str) -> No
     assert shared.untouched(answer)
 
 
-@pytest.mark.parametrize("path", [*PAID, "/v1/tasks/task_1", "/v1/models", "/gateway/account", "/gateway/tasks"])
+@pytest.mark.parametrize(
+    "path", [*PAID, "/v1/tasks/task_1", "/v1/models", "/gateway/account", "/gateway/usage", "/gateway/tasks"]
+)
 def test_no_route_of_a_team_works_without_a_key(shared: Rig, path: str) -> None:
     method = "POST" if path in PAID else "GET"
     with shared.caller() as nobody:
