@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 from gateway import errors
 from gateway.admin.api.http import admin_routes
 from gateway.admin.front import Front
-from gateway.endpoints.account import Account, OwnTasks
+from gateway.endpoints.account import Account, OwnTasks, OwnUsage
 from gateway.endpoints.generations import Generations
 from gateway.endpoints.health import Alive, Exposition, Ready
 from gateway.endpoints.models import Models
@@ -72,7 +72,8 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         Route("/v1/models", models, methods=["GET"], middleware=team),
         Route("/v1/models/{id}", models, methods=["GET"], middleware=team),
         # what a team key may ask about itself
-        Route("/gateway/account", Account(), methods=["GET"], middleware=team),
+        Route("/gateway/account", Account(runtime.database), methods=["GET"], middleware=team),
+        Route("/gateway/usage", OwnUsage(runtime.database, runtime.clock), methods=["GET"], middleware=team),
         Route("/gateway/tasks", OwnTasks(runtime.database), methods=["GET"], middleware=team),
         # the process
         Route("/healthz", Alive(), methods=["GET"]),

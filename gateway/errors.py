@@ -105,6 +105,11 @@ def unauthenticated_admin() -> GatewayError:
     )
 
 
+def insufficient_quota(message: str) -> GatewayError:
+    """402: the call would pass a quota; the message holds the arithmetic."""
+    return GatewayError(402, "insufficient_quota", "quota_exceeded", message)
+
+
 def forbidden(message: str, reason: str) -> GatewayError:
     """403: known caller, not allowed: model, address, operation, role, suspended team, unpriced model."""
     return GatewayError(403, "permission_error", reason, message)

@@ -22,18 +22,22 @@ from gateway.admin.api.route import AdminApi, Topic
 from gateway.catalog.model_list import ModelList
 from gateway.catalog.price_file import PriceFile
 from gateway.clock import Clock, SystemClock
+from gateway.credits.aging import Ages, Aging, longest_call
 from gateway.credits.amount import from_decimal
 from gateway.credits.ledger import Ledger
 from gateway.db import migrate
 from gateway.db.engine import Database, promptly
-from gateway.pool.dispatch import Dispatcher
+from gateway.db.partitions import ensure_partitions
+from gateway.pool.dispatch import SENDS, Dispatcher
 from gateway.pool.pool import Pool
 from gateway.pool.vault import Vault
 from gateway.proxy.paid_calls import PaidCalls
 from gateway.settings import Settings
 from gateway.spool import SpoolBudget
 from gateway.tasks.reader import TaskReader
+from gateway.tasks.reconciler import Reconciler
 from gateway.tasks.registry import Registry
+from gateway.tasks.schedule import Pace
 from gateway.telemetry import Metrics
 from gateway.upstream.client import UpstreamClient
 
@@ -42,6 +46,9 @@ log = logging.getLogger("gateway.runtime")
 POOL_REFRESH_SECONDS = 2.0
 MODELS_WARM_SECONDS = 2.0  # reads only what is missing or due
 PRICES_SECONDS = 2.0
+AGING_SECONDS = 15.0
+PARTITIONS_SECONDS = 6 * 3600.0
+LEASE_SECONDS = 10.0  # beyond a read's own time-out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,8 @@ class Runtime:
     prices: PriceFile
     ledger: Ledger
     reader: TaskReader
+    reconciler: Reconciler
+    aging: Aging
     paid_calls: PaidCalls
     authenticator: Authenticator
     admin_tokens: AdminTokens
@@ -78,10 +87,15 @@ class Runtime:
             stack.push_async_callback(self.pool.close)
             stack.push_async_callback(self.models.close)
             stack.push_async_callback(self.ledger.close)
+            stack.push_async_callback(self.reader.close)
+            stack.push_async_callback(self.reconciler.close)
             loops = [
                 asyncio.create_task(_every(POOL_REFRESH_SECONDS, self.pool.refresh)),
                 asyncio.create_task(_every(MODELS_WARM_SECONDS, self.models.warm, at_once=True)),
                 asyncio.create_task(_every(PRICES_SECONDS, self._reload_prices)),
+                asyncio.create_task(self.reconciler.run()),
+                asyncio.create_task(_every(AGING_SECONDS, self._age_holds)),
+                asyncio.create_task(_every(PARTITIONS_SECONDS, self._ensure_partitions, at_once=True)),
             ]
             stack.push_async_callback(_cancel, loops)
             yield
@@ -115,6 +129,14 @@ class Runtime:
     def set_gauges(self) -> None:
         self.metrics.paid_in_flight.set(self.paid_calls.under_way)
         self.metrics.spool_bytes.set(self.spool.used)
+
+    async def _age_holds(self) -> None:
+        aged = await self.aging.once()
+        self.metrics.aged_holds.labels("unknown").inc(aged.unknown)
+        self.metrics.aged_holds.labels("settled").inc(aged.settled)
+
+    async def _ensure_partitions(self) -> None:
+        await ensure_partitions(self.database)
 
     async def _reload_prices(self) -> None:
         await asyncio.to_thread(self.prices.reload)
@@ -176,15 +198,20 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
         connect_timeout=upstream.connect_timeout,
         pool_wait=upstream.pool_wait,
     )
-    pool = Pool(database, vault, clock)
+    metrics = Metrics()
+    pool = Pool(database, vault, clock, reads_per_second=upstream.reads_per_second)
     dispatcher = Dispatcher(pool, client, clock, upstream.read_timeout)
     ledger = Ledger(database)
+    registry, pace = Registry(database), Pace(settings.credits.task_max_age)
+    reader = TaskReader(
+        registry, ledger, dispatcher, clock, settings.cache.task_unfinished, pace=pace, metrics=metrics
+    )
     authenticator = Authenticator(database, peppers, clock, settings.cache.principal)
     bootstrap = settings.admin.bootstrap_token
     return Runtime(
         settings=settings,
         clock=clock,
-        metrics=Metrics(),
+        metrics=metrics,
         database=database,
         redis=_redis(settings),
         spool=spool,
@@ -194,7 +221,18 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
         models=ModelList(pool, dispatcher, clock, settings.cache.models_fresh, settings.cache.models_stale),
         prices=_prices(settings),
         ledger=ledger,
-        reader=TaskReader(Registry(database), ledger, dispatcher, clock, settings.cache.task_unfinished),
+        reader=reader,
+        reconciler=Reconciler(
+            registry,
+            reader,
+            pool,
+            pace,
+            metrics=metrics,
+            clock=clock,
+            reads_per_second=upstream.reads_per_second,
+            lease=upstream.read_timeout + LEASE_SECONDS,
+        ),
+        aging=Aging(database, _ages(settings)),
         paid_calls=PaidCalls(server.max_paid_in_flight),
         authenticator=authenticator,
         admin_tokens=AdminTokens(
@@ -207,6 +245,16 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
             clock=clock,
             changed=CachesFollow(authenticator, pool),
         ),
+    )
+
+
+def _ages(settings: Settings) -> Ages:
+    upstream, credit = settings.upstream, settings.credits
+    timeout = max(upstream.sync_timeout, upstream.submit_timeout)
+    return Ages(
+        longest_call=longest_call(timeout, upstream.pool_wait, SENDS),
+        task_max_age=credit.task_max_age,
+        settle_unknown_after=credit.settle_unknown_after,
     )
 
 

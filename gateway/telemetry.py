@@ -124,3 +124,33 @@ class Metrics:
         self.spool_bytes = Gauge(
             "gateway_spool_bytes", "Bytes of bodies on disk in this process.", registry=self.registry
         )
+        self.tasks_settled = Counter(
+            "gateway_tasks_settled",
+            "Tasks whose end was written down, by whose read showed it.",
+            ("by",),
+            registry=self.registry,
+        )
+        self.odd_costs = Counter(
+            "gateway_odd_costs",
+            "Ended tasks without a usable credits_cost, settled at their quote.",
+            registry=self.registry,
+        )
+        self.open_tasks = Gauge(
+            "gateway_open_tasks", "Tasks of all processes that have not ended.", registry=self.registry
+        )
+        self.reconciler_lag = Gauge(
+            "gateway_reconciler_lag_seconds",
+            "How long the task that is due longest waits to be read.",
+            registry=self.registry,
+        )
+        self.reconciler_stretched = Gauge(
+            "gateway_reconciler_stretched",
+            "By how much task reads are rarer than promised; 1 while there are reads for all open tasks.",
+            registry=self.registry,
+        )
+        self.aged_holds = Counter(
+            "gateway_aged_holds",
+            "Holds past their time, by what they became: unknown or settled.",
+            ("state",),
+            registry=self.registry,
+        )

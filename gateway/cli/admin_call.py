@@ -43,18 +43,19 @@ class AdminCommand:
 
     def show(self, answer: Any) -> None:
         """Prints one object."""
-        if not self._printed_as_json(answer):
+        if not self.printed_as_json(answer):
             show_object(_values(answer))
 
     def show_page(self, answer: Any, columns: Sequence[str]) -> None:
         """Prints one page of a list, and on stderr how to go on."""
-        if self._printed_as_json(answer):
+        if self.printed_as_json(answer):
             return
         show_rows(columns, [_values(row) for row in answer.data])
         if answer.has_more:
             note(f"There are more: repeat the command with --after {answer.next}")
 
-    def _printed_as_json(self, answer: object) -> bool:
+    def printed_as_json(self, answer: object) -> bool:
+        """Prints the answer if JSON was asked for; whether it was."""
         if self._as_json:
             from gateway.cli.local_api import json_text
 

@@ -21,11 +21,16 @@ from gateway.admin.api.route import AdminApi, Method, NobodyListens
 from gateway.admin.api.routes import ROUTES
 from gateway.cli.output import FAILED, USAGE, CommandFailed
 from gateway.clock import SystemClock
-from gateway.db.engine import Database
+from gateway.db.engine import Database, StatementRefusedError
 from gateway.errors import GatewayError
 from gateway.pool.vault import Vault
 from gateway.settings import Settings, SettingsError, load
 
+_NOT_MIGRATED = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+)
 _ROWS = {(row.method, row.path): row for row in ROUTES}
 
 
@@ -85,6 +90,8 @@ async def run(config_dir: Path | None, call: Call) -> Any:
             return await api.call(call)
         except GatewayError as error:
             raise _failed(error) from None
+        except StatementRefusedError as error:
+            raise _refused(error) from None
 
 
 def settings_for(config_dir: Path | None) -> Settings:
@@ -116,10 +123,17 @@ def _failed(error: GatewayError) -> CommandFailed:
     return CommandFailed(USAGE if error.status == 400 else FAILED, _message(error), body.decode())
 
 
+def _refused(error: StatementRefusedError) -> CommandFailed:
+    cause = getattr(error.__cause__, "orig", None)
+    if not isinstance(cause, _NOT_MIGRATED):
+        raise error
+    message = "the database is not at this release's schema; run 'pixapi-gateway db upgrade'."
+    body = {"error": {"code": None, "type": "database_error", "message": message}}
+    return CommandFailed(FAILED, message, json_text(body))
+
+
 def _message(error: GatewayError) -> str:
     cause = getattr(error.__cause__, "orig", None)
-    if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
-        return "the database is not at this release's schema; run 'pixapi-gateway db upgrade'."
     if isinstance(cause, psycopg.OperationalError):
         return f"{error.message} ({str(cause).splitlines()[0]})"
     return error.message

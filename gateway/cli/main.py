@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli.commands import admin_tokens, config, db, keys, quotas, records, run, teams, upstream_keys
+from gateway.cli.commands import (
+    admin_tokens,
+    config,
+    db,
+    holds,
+    keys,
+    ledger,
+    quotas,
+    records,
+    run,
+    teams,
+    upstream_keys,
+    usage,
+)
 from gateway.cli.options import Options
 
 app = typer.Typer(
@@ -30,7 +43,10 @@ app.add_typer(upstream_keys.app, name="upstream-keys")
 app.add_typer(teams.app, name="teams")
 app.add_typer(keys.app, name="keys")
 app.add_typer(quotas.app, name="quotas")
+app.command()(usage.usage)
 app.add_typer(records.tasks, name="tasks")
+app.add_typer(holds.app, name="holds")
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(admin_tokens.app, name="admin-tokens")
 app.add_typer(records.audit, name="audit")
 

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import func, literal
+import msgspec
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway import errors
+from gateway.credits.amount import to_text
+from gateway.credits.batch import Batcher
 from gateway.db.engine import Database
 from gateway.db.tables import attempts, holds, tasks
 from gateway.errors import GatewayError
@@ -24,8 +30,10 @@ from gateway.ids import uuid7
 log = logging.getLogger("gateway.ledger")
 
 WAIT_SECONDS = 5.0
+PLACE_SECONDS = 4.5  # whoever waits for a hold hears within five
 REPEAT_SECONDS = 0.5
-OPEN = ("held", "unknown")
+PLACE_ROUNDS = 5
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +77,24 @@ class Conclusion:
     estimated: bool = False
     flags: tuple[str, ...] = ()
     reason: str | None = None
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What an end changed: nothing when the hold had ended before; `remaining` as in `Placed`."""
+
+    changed: bool
+    remaining: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A hold that stands; `remaining` micro-credits on the tightest enforced quota, None without one."""
+
+    id: UUID
+    remaining: int | None
+    shadow_refused: bool
 
 
 class Ledger:
@@ -76,25 +102,42 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._unwritten: set[asyncio.Task[None]] = set()
+        self._places: Batcher[dict[str, Any], Any] = Batcher(self._send_places, _ident)
+        self._ends: Batcher[dict[str, Any], Ended] = Batcher(self._send_ends, _ident)
+        self._unwritten: set[asyncio.Task[Any]] = set()
         self._unbound: set[str] = set()
 
-    async def place(self, order: Order) -> UUID:
-        """A new hold; its id."""
+    async def place(self, order: Order) -> Placed:
+        """A new hold on every quota that applies, or GatewayError 402 naming the one that refused; never a part of it.
+
+        A caller that is cancelled, or that is told the database did not answer, leaves no hold behind: should it
+        have been placed all the same, it is released.
+        """
         hold_id = uuid7()
-        async with self._database.autocommit() as connection:
-            await connection.execute(
-                holds.insert().values(
-                    id=hold_id,
-                    team_id=order.team_id,
-                    key_id=order.key_id,
-                    request_id=order.request_id,
-                    operation=order.operation,
-                    model=order.model,
-                    quote=order.quote,
-                )
-            )
-        return hold_id
+        item = {
+            "id": str(hold_id),
+            "team": str(order.team_id),
+            "key": order.key_id,
+            "request": order.request_id,
+            "operation": order.operation,
+            "model": order.model,
+            "quote": order.quote,
+        }
+        placing = self._places.put(item)
+        try:
+            async with asyncio.timeout(PLACE_SECONDS):
+                row = await asyncio.shield(placing)
+        except TimeoutError:
+            self._undo(hold_id, placing)
+            raise errors.dependency_unavailable(
+                "The gateway's database takes too long; nothing was sent to Pixapi. Try again shortly."
+            ) from None
+        except (GatewayError, asyncio.CancelledError):
+            self._undo(hold_id, placing)
+            raise
+        if row.outcome != "placed":
+            raise refusal(row, order)
+        return Placed(id=hold_id, remaining=row.remaining, shadow_refused=row.shadow)
 
     async def bind(self, hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> None:
         """Records the accepted task with its owner; the hold stays open until the task ends."""
@@ -121,21 +164,20 @@ class Ledger:
             )
             await _record(connection, hold_id, sent)
 
-    async def end(self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()) -> bool:
-        """Ends a hold, or marks it unknown; False when it had ended before."""
-        async with self._database.transaction() as connection:
-            changed = await conclude(connection, hold_id, conclusion)
-            await _record(connection, hold_id, sent)
-        return changed
+    async def end(self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()) -> Ended:
+        """Ends a hold, or marks it unknown; nothing changes when it had ended before."""
+        return await self._ends.submit(_item(hold_id, conclusion, sent))
 
-    async def end_surely(self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()) -> None:
+    async def end_surely(
+        self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()
+    ) -> Ended | None:
         """`end` for a call that has been sent: the caller goes on after at most five seconds, the verb is repeated
-        until Postgres has it."""
-
-        async def verb() -> None:
-            await self.end(hold_id, conclusion, sent)
-
-        await self._surely(verb)
+        until Postgres has it. An end that cannot be written at all is a defect, logged; the hold stays open."""
+        task = self._own(_repeat(lambda: self.end(hold_id, conclusion, sent)))
+        await asyncio.wait({task}, timeout=WAIT_SECONDS)
+        if not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return task.result()
 
     async def bind_surely(self, hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> None:
         """`bind`, likewise; until it is written `is_unbound` says so of the task."""
@@ -145,7 +187,7 @@ class Ledger:
             self._unbound.discard(task.id)
 
         self._unbound.add(task.id)
-        await self._surely(verb)
+        await asyncio.wait({self._own(_repeat(verb))}, timeout=WAIT_SECONDS)
 
     def is_unbound(self, task_id: str) -> bool:
         """Whether this process knows the task but could not write it down yet."""
@@ -158,14 +200,61 @@ class Ledger:
         for task in self._unwritten:
             task.cancel()
 
-    async def _surely(self, verb: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.create_task(_repeat(verb))
+    async def _send_places(self, items: Sequence[dict[str, Any]]) -> list[Any]:
+        """One statement; once more for those whose quota had no counter for this period yet."""
+        found: dict[str, Any] = {}
+        for _ in range(PLACE_ROUNDS):
+            waiting = [
+                item for item in items if item["id"] not in found or found[item["id"]].outcome == "no_counter"
+            ]
+            if not waiting:
+                break
+            if found:
+                await self._open_counters({item["team"] for item in waiting})
+            async with self._database.autocommit() as connection:
+                rows = await connection.execute(_PLACE, {"items": msgspec.json.encode(waiting).decode()})
+                found |= {str(row.id): row for row in rows}
+        return [found[item["id"]] for item in items]
+
+    async def _open_counters(self, teams: Iterable[str]) -> None:
+        for team in sorted(teams):
+            async with self._database.autocommit() as connection:
+                await connection.execute(_OPEN_COUNTERS, {"team": team})
+
+    async def _send_ends(self, items: Sequence[dict[str, Any]]) -> list[Ended]:
+        async with self._database.autocommit() as connection:
+            return await _end(connection, items)
+
+    def _undo(self, hold_id: UUID, placing: asyncio.Future[Any]) -> None:
+        """Releases a hold nobody will use, if it was placed at all."""
+        released = Conclusion(state="released", reason="never sent")
+
+        async def verb() -> None:
+            await asyncio.wait({placing})
+            if not placing.cancelled() and placing.exception() is None:
+                if placing.result().outcome == "placed":
+                    await self.end(hold_id, released)
+            elif not (await self.end(hold_id, released)).changed:
+                # The connection is gone, the statement may still run: until its time is over it can place the hold.
+                await asyncio.sleep(self._database.statement_timeout)
+                await self.end(hold_id, released)
+
+        self._own(_repeat(verb))
+
+    def _own(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        task = asyncio.create_task(work)
         self._unwritten.add(task)
         task.add_done_callback(self._unwritten.discard)
-        await asyncio.wait({task}, timeout=WAIT_SECONDS)
+        task.add_done_callback(_log_defect)
+        return task
 
 
-async def _repeat(verb: Callable[[], Awaitable[None]]) -> None:
+def _log_defect(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a verb of the ledger is given up", exc_info=error)
+
+
+async def _repeat(verb: Callable[[], Awaitable[Result]]) -> Result:
     while True:
         try:
             return await verb()
@@ -174,27 +263,68 @@ async def _repeat(verb: Callable[[], Awaitable[None]]) -> None:
             await asyncio.sleep(REPEAT_SECONDS)
 
 
-async def conclude(connection: AsyncConnection, hold_id: UUID, conclusion: Conclusion) -> bool:
-    """Ends a hold in the caller's transaction; False when it had ended before."""
-    ends = conclusion.state != "unknown"
-    result = await connection.execute(
-        holds.update()
-        .where(holds.c.id == hold_id, holds.c.state.in_(OPEN if ends else ("held",)))
-        .values(
-            state=conclusion.state,
-            settled=conclusion.settled,
-            estimated=conclusion.estimated,
-            flags=func.array_cat(holds.c.flags, literal(list(conclusion.flags), holds.c.flags.type)),
-            reason=conclusion.reason,
-            ended_at=func.now() if ends else None,
+async def conclude(connection: AsyncConnection, hold_id: UUID, conclusion: Conclusion) -> Ended:
+    """Ends a hold in the caller's transaction; nothing changes when it had ended before."""
+    return (await conclude_all(connection, [(hold_id, conclusion)]))[0]
+
+
+async def conclude_all(
+    connection: AsyncConnection, conclusions: Sequence[tuple[UUID, Conclusion]]
+) -> list[Ended]:
+    """`conclude` for many holds in one statement."""
+    return await _end(connection, [_item(hold_id, conclusion, ()) for hold_id, conclusion in conclusions])
+
+
+def refusal(row: Any, order: Order) -> GatewayError:
+    """The 402 for what `gateway_place` answered: which quota, and the arithmetic of it."""
+    if row.outcome != "refused":
+        return errors.dependency_unavailable(
+            "The quotas of this team are being changed; nothing was sent to Pixapi. Try again shortly."
         )
+    owner = "key" if row.on_key else "team"
+    length = "total" if row.period == "total" else f"{_ADJECTIVE[row.period]}"
+    resets = (
+        "never" if row.resets_at is None else row.resets_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     )
-    return result.rowcount == 1
+    return errors.insufficient_quota(
+        f"This call needs {to_text(order.quote)} credits, more than the {owner}'s {length} quota has left: "
+        f"limit {to_text(row.limit_micro)}, used {to_text(row.settled)}, held {to_text(row.held)}, "
+        f"resets {resets}. Nothing was sent; the platform team can raise the quota."
+    )
+
+
+def _ident(item: dict[str, Any]) -> str:
+    return str(item["id"])
+
+
+def _item(hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia]) -> dict[str, Any]:
+    return {
+        "id": str(hold_id),
+        "state": conclusion.state,
+        "settled": conclusion.settled,
+        "estimated": conclusion.estimated,
+        "flags": list(conclusion.flags),
+        "reason": conclusion.reason,
+        "actor": conclusion.actor,
+        "sent": [
+            {
+                "number": number,
+                "upstream_key": str(one.upstream_key_id),
+                "outcome": one.outcome,
+                "status": one.status,
+                "milliseconds": one.milliseconds,
+            }
+            for number, one in enumerate(sent, start=1)
+        ],
+    }
+
+
+async def _end(connection: AsyncConnection, items: Sequence[dict[str, Any]]) -> list[Ended]:
+    rows = await connection.execute(_END, {"items": msgspec.json.encode(items).decode()})
+    return [Ended(changed=row.changed, remaining=row.remaining) for row in rows]
 
 
 async def _record(connection: AsyncConnection, hold_id: UUID, sent: Sequence[SentVia]) -> None:
-    if not sent:
-        return
     rows = [
         {
             "hold_id": hold_id,
@@ -206,7 +336,11 @@ async def _record(connection: AsyncConnection, hold_id: UUID, sent: Sequence[Sen
         }
         for number, one in enumerate(sent, start=1)
     ]
-    await connection.execute(insert(attempts).on_conflict_do_nothing(), rows)
-    await connection.execute(
-        holds.update().where(holds.c.id == hold_id).values(upstream_key_id=sent[-1].upstream_key_id)
-    )
+    if rows:
+        await connection.execute(insert(attempts).on_conflict_do_nothing(), rows)
+
+
+_PLACE = text("SELECT * FROM gateway_place(CAST(:items AS jsonb))")
+_END = text("SELECT * FROM gateway_end(CAST(:items AS jsonb))")
+_OPEN_COUNTERS = text("SELECT gateway_open_counters(CAST(:team AS uuid))")
+_ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}

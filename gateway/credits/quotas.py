@@ -1,4 +1,7 @@
-"""Quotas as rows: how many credits a team, or one key of it, may spend in a period. What is spent is the ledger's."""
+"""Quotas: how many credits a team, or one key of it, may spend in a period. What is spent is the ledger's.
+
+Whatever changes a quota does so while no call of the team is placed or ended.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from sqlalchemy import ColumnElement, Row, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
+from gateway.credits import counters
 from gateway.credits.amount import to_text
 from gateway.db import audit
 from gateway.db.tables import NOW, quotas, teams
@@ -57,8 +61,12 @@ class Quota:
 
 
 async def put(connection: AsyncConnection, actor: str, owner: Owner, period: Period, limit: Limit) -> Quota:
-    """The owner's quota for this period, made or changed; 409 when it was the team's last enforced one."""
-    await _lock_team(connection, owner)
+    """The owner's quota for this period, made or changed; 409 when it was the team's last enforced one.
+
+    A new one has counted what its period has spent and holds, before this transaction ends; for a key also what the
+    keys have that it replaced.
+    """
+    await counters.lock(connection, owner.team_id)
     before = await _find(connection, owner, period)
     if before is not None and (before.limit_micro, before.enforce) == (limit.micro, limit.enforce):
         return before
@@ -70,6 +78,8 @@ async def put(connection: AsyncConnection, actor: str, owner: Owner, period: Per
         statement = quotas.update().where(quotas.c.id == before.id).values(**values, updated_at=NOW)
     after = _quota((await connection.execute(statement.returning(*quotas.c))).one())
     await _record(connection, actor, "quota.set", after, {"from": _described(before)} if before else {})
+    if before is None:
+        await counters.open_missing(connection, owner.team_id)
     if owner.key_id is None:
         await require_limited(connection, owner.team_id)
     return after
@@ -99,9 +109,13 @@ async def of_teams(connection: AsyncConnection, team_ids: Collection[UUID]) -> d
 
 
 async def remove(connection: AsyncConnection, actor: str, owner: Owner, period: Period) -> Quota:
-    """The quota as it was before it was removed; 404, or 409 when it was the team's last enforced one."""
-    await _lock_team(connection, owner)
+    """The quota as it was before it was removed; 404, or 409 when it was the team's last enforced one.
+
+    Its counters go with it: entries take out of them what they still had, and open holds come off them.
+    """
+    await counters.lock(connection, owner.team_id)
     quota = await find(connection, owner, period)
+    await counters.close(connection, owner.team_id, quota.id, "the quota was removed")
     await connection.execute(quotas.delete().where(quotas.c.id == quota.id))
     await _record(connection, actor, "quota.remove", quota, {})
     if owner.key_id is None:
@@ -110,7 +124,7 @@ async def remove(connection: AsyncConnection, actor: str, owner: Owner, period: 
 
 
 async def copy_to_key(connection: AsyncConnection, actor: str, source: Owner, key_id: str) -> list[Quota]:
-    """Gives a key of the same team the quotas of another one, for its rotation."""
+    """Gives a key of the same team the quotas of the one it has replaced, with what that has spent and holds."""
     target = Owner(source.team_id, key_id)
     return [
         await put(connection, actor, target, quota.period, Limit(quota.limit_micro, quota.enforce))
@@ -130,12 +144,6 @@ async def require_limited(connection: AsyncConnection, team_id: UUID) -> None:
             "on the team.",
             "last_enforced_quota",
         )
-
-
-async def _lock_team(connection: AsyncConnection, owner: Owner) -> None:
-    # Two quotas removed at once must not each see the other.
-    query = select(teams.c.id).where(teams.c.id == owner.team_id).with_for_update(key_share=True)
-    await connection.execute(query)
 
 
 async def _find(connection: AsyncConnection, owner: Owner, period: Period) -> Quota | None:

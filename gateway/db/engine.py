@@ -21,6 +21,7 @@ from gateway import errors
 PATIENCE_SECONDS = 4.0
 
 T = TypeVar("T")
+READ_ONLY = "25006"  # the SQLSTATE of a standby that has not taken over yet
 
 
 class Database:
@@ -35,6 +36,7 @@ class Database:
         statement_timeout: float = 2.0,
         lock_timeout: float = 1.0,
     ) -> None:
+        self.statement_timeout = statement_timeout
         self._engine = _engine(url, pool_size, pool_wait, statement_timeout, lock_timeout)
 
     @asynccontextmanager
@@ -62,6 +64,10 @@ class Database:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+class StatementRefusedError(Exception):
+    """Postgres refused a statement for what it says, not because it could not be asked: a defect of ours."""
 
 
 async def promptly(work: Awaitable[T]) -> T:
@@ -95,6 +101,10 @@ def _translated() -> Iterator[None]:
         yield
     except exc.IntegrityError:
         raise
+    except (exc.DataError, exc.ProgrammingError, exc.InternalError, exc.NotSupportedError) as error:
+        if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+            raise _silent() from error
+        raise StatementRefusedError(str(error.orig)) from error
     except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
         raise _silent() from error
 

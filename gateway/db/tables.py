@@ -167,9 +167,14 @@ tasks = Table(
     Column("credits_cost", BigInteger),
     _moment("ended_at"),
     _moment("read_at"),  # last upstream read, failed ones too
-    _moment("next_read_at", now=True),  # when the reconciler is due
+    Column(
+        "next_read_at",  # when the reconciler is due
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=text("now() + interval '2 seconds'"),
+    ),
     _moment("leased_until"),  # a reconciler is reading it
-    Column("failed_reads", Integer, nullable=False, server_default=text("0")),
+    Column("failed_reads", Integer, nullable=False, server_default=text("0")),  # in a row
     _moment("created_at", now=True),
     Index(None, "team_id", "created_at", "id"),
     Index(None, "created_at", "id"),
@@ -235,6 +240,7 @@ holds = Table(
     Column("task_id", Text),
     Column("upstream_key_id", Uuid),
     _moment("placed_at", now=True),
+    _moment("unknown_at"),  # set by a trigger
     _moment("ended_at"),
     CheckConstraint("state IN ('held', 'settled', 'released', 'unknown')", name="state"),
     CheckConstraint("quote >= 0", name="quote"),

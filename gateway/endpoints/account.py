@@ -1,8 +1,10 @@
-"""/gateway/account and /gateway/tasks: what a team key may know about itself and its team."""
+"""/gateway/account, /gateway/usage and /gateway/tasks: what a team key may know about itself and its team."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from starlette.datastructures import QueryParams
@@ -10,7 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import errors
 from gateway.access.principal import Limits, Principal
+from gateway.clock import Clock
+from gateway.credits import standing, usage
 from gateway.credits.amount import to_decimal
+from gateway.credits.standing import Standing
 from gateway.db.engine import Database
 from gateway.db.paging import DEFAULT_LIMIT, LARGEST_LIMIT, PageOf
 from gateway.proxy.exchange import exchange_of
@@ -21,20 +26,48 @@ JSON = (b"content-type", b"application/json")
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
+@dataclass(frozen=True, slots=True)
 class Account:
-    """Team, key, allowed models and limits of the calling key."""
+    """Team, key, allowed models, limits and quotas of the calling key."""
+
+    database: Database
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         principal = exchange_of(scope).principal
         if principal is None:
             raise errors.internal_error()
+        async with self.database.autocommit() as connection:
+            quotas = await standing.of_key(connection, principal.team_id, principal.key_id)
         document = {
             "team": {"id": principal.team_id, "slug": principal.team_slug, "name": principal.team_name},
             "key": {"id": principal.key_id, "name": principal.key_name, "expires_at": principal.expires_at},
             "allowed_models": allowed_models(principal),
             "limits": {"team": _limits(principal.team_limits), "key": _limits(principal.key_limits)},
+            "quotas": [_quota(quota) for quota in quotas],
         }
-        await reply(send, 200, [JSON], msgspec.json.encode(document))
+        await reply(send, 200, [JSON], _ENCODER.encode(document))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnUsage:
+    """The team's usage, with `from`, `to` and `by` as in the admin API; by default of this month, by model.
+
+    The month is that of the team's zone.
+    """
+
+    database: Database
+    clock: Clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        principal = exchange_of(scope).principal
+        if principal is None:
+            raise errors.internal_error()
+        query = QueryParams(scope["query_string"])
+        start, end, by = _usage_query(query)
+        which = usage.range_of(start, end, self.clock.now(), principal.time_zone)
+        async with self.database.autocommit() as connection:
+            found = await usage.statement(connection, which, by, principal.team_id)
+        await reply(send, 200, [JSON], _ENCODER.encode(usage.document(found)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +91,28 @@ class OwnTasks:
         await reply(send, 200, [JSON], _ENCODER.encode(document))
 
 
+def _usage_query(
+    query: QueryParams,
+) -> tuple[usage.Bound | None, usage.Bound | None, tuple[usage.Dimension, ...]]:
+    """`from`, `to` and `by`; raises 400 naming every one that is wrong."""
+    problems = [f"{name[:60]!a}: unknown" for name in sorted(set(query) - {"from", "to", "by"})]
+    problems += [f"{name}: given twice" for name in query if len(query.getlist(name)) > 1]
+    found: dict[str, Any] = {"from": None, "to": None, "by": ("model",)}
+    readers: dict[str, Callable[[str], Any]] = {
+        "from": usage.bound,
+        "to": usage.bound,
+        "by": usage.dimensions,
+    }
+    for name, read in readers.items():
+        try:
+            found[name] = read(query[name][:200]) if name in query else found[name]
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise errors.bad_request("; ".join(dict.fromkeys(problems)), "invalid_fields")
+    return found["from"], found["to"], found["by"]
+
+
 def _page_of(query: QueryParams) -> PageOf:
     unknown = sorted(set(query) - {"limit", "after"})
     if unknown:
@@ -66,6 +121,19 @@ def _page_of(query: QueryParams) -> PageOf:
     if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= LARGEST_LIMIT:
         raise errors.bad_request(f"limit: must be a whole number from 1 to {LARGEST_LIMIT}", "invalid_fields")
     return PageOf(int(limit), query.get("after"))
+
+
+def _quota(quota: Standing) -> dict[str, object]:
+    return {
+        "scope": quota.scope,
+        "period": quota.period,
+        "limit": to_decimal(quota.limit),
+        "settled": to_decimal(quota.settled),
+        "held": to_decimal(quota.held),
+        "remaining": to_decimal(quota.remaining),
+        "resets_at": quota.resets_at,
+        "enforce": quota.enforce,
+    }
 
 
 def _task(task: ListedTask) -> dict[str, object]:

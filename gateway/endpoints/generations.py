@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import errors
 from gateway.catalog.model_list import ModelList
+from gateway.credits.amount import to_text
 from gateway.credits.ledger import Conclusion, Ledger, NewTask, SentVia
 from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatched, Dispatcher, PaidCall
@@ -38,6 +39,9 @@ class Finished:
     reply: Reply | None = None
     error: GatewayError | None = None
     task_id: str | None = None
+    held: int | None = None  # micro-credits still held
+    charged: int | None = None
+    remaining: int | None = None
 
     def discard(self) -> None:
         if self.reply is not None:
@@ -126,8 +130,13 @@ class Generations:
         unknown = dispatched.verdict is Verdict.UNKNOWN
         reason = dispatched.error.reason if dispatched.error is not None else dispatched.verdict.value
         conclusion = Conclusion(state="unknown" if unknown else "released", reason=reason)
-        await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
-        return Finished(dispatched, error=dispatched.error)
+        ended = await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
+        return Finished(
+            dispatched,
+            error=dispatched.error,
+            held=hold.order.quote if unknown else None,
+            remaining=None if ended is None else ended.remaining,
+        )
 
     async def _accepted(self, hold: Hold, dispatched: Dispatched, reply: Reply) -> Finished:
         """The task and its owner are recorded before the client learns its id."""
@@ -141,7 +150,9 @@ class Generations:
             id=task.id, upstream_key_id=dispatched.key.id, status="submitted", body=first_state(task)
         )
         await self.ledger.bind_surely(hold.id, hold.order, record, _sent(dispatched))
-        return Finished(dispatched, reply=reply, task_id=task.id)
+        return Finished(
+            dispatched, reply=reply, task_id=task.id, held=hold.order.quote, remaining=hold.remaining
+        )
 
     async def _completed(
         self, hold: Hold, body: RequestBody, dispatched: Dispatched, reply: Reply
@@ -160,8 +171,10 @@ class Generations:
             estimated=True,
             flags=() if answer.images else ("odd_answer",),
         )
-        await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
-        return Finished(dispatched, reply=reply)
+        ended = await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
+        return Finished(
+            dispatched, reply=reply, charged=cost, remaining=None if ended is None else ended.remaining
+        )
 
     async def _odd(self, hold: Hold, dispatched: Dispatched, reply: Reply) -> Finished:
         """A complete 2xx that is not Pixapi's: something was executed, so the quote is charged and flagged."""
@@ -169,9 +182,11 @@ class Generations:
         conclusion = Conclusion(
             state="settled", settled=hold.order.quote, estimated=True, flags=("odd_answer",)
         )
-        await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
+        ended = await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
         return Finished(
             dispatched,
+            charged=hold.order.quote,
+            remaining=None if ended is None else ended.remaining,
             error=errors.upstream_error(
                 f"Pixapi answered {reply.status} with something that is not an answer of its API. The call counts as "
                 "executed and is charged at its quote; the platform team sees it by this request id."
@@ -197,6 +212,12 @@ def _note(exchange: Exchange, finished: Finished) -> None:
     exchange.upstream_ms = sum(attempt.milliseconds for attempt in attempts)
     exchange.upstream_key = attempts[-1].upstream_key if attempts else None
     exchange.task_id = finished.task_id
+    amounts = {"held": finished.held, "charged": finished.charged, "remaining": finished.remaining}
+    exchange.answer_headers += [
+        (f"x-credits-{name}".encode(), to_text(amount).encode())
+        for name, amount in amounts.items()
+        if amount is not None
+    ]
 
 
 def _discard(task: asyncio.Task[Finished]) -> None:

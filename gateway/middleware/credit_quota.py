@@ -17,7 +17,6 @@ from gateway.catalog.model_list import ModelList
 from gateway.catalog.price_book import ModelPrice, Price
 from gateway.catalog.price_file import PriceFile
 from gateway.credits.ledger import Conclusion, Ledger, Order
-from gateway.db.engine import promptly
 from gateway.proxy.exchange import Exchange, Hold, exchange_of
 from gateway.proxy.generation import Generation, Operation, size_class
 from gateway.proxy.paid_calls import PaidCalls
@@ -101,7 +100,8 @@ class CreditQuotaMiddleware:
             model=model.id,
             quote=price.hold,
         )
-        return Hold(await promptly(self._ledger.place(order)), order, model, price.credits)
+        placed = await self._ledger.place(order)
+        return Hold(placed.id, order, model, price.credits, placed.remaining)
 
     async def _release(self, hold: Hold) -> None:
         await self._ledger.end_surely(hold.id, Conclusion(state="released", reason="never sent"))

@@ -115,17 +115,29 @@ class Dispatcher:
                 lease = self._pool.lease_read(account, preferred)
             except GatewayError as error:
                 raise failure or error from None
-            headers = toward_pixapi(
-                secret=lease.key.secret, request_id=request_id, accept=b"application/json"
-            )
-            call = Call("GET", path, headers, self._read_timeout)
-            outcome, reply = await self._attempt(lease, call, Dispatched(Verdict.NOT_SENT, None))
+            outcome, reply = await self._get(lease, path, request_id)
             if reply is not None:
                 return reply
             failure = outcome.error or _refused(outcome)
             if not outcome.verdict.concerns_our_key:
                 break
         raise failure or no_key()
+
+    def take_task_read(self, account: str, preferred: UUID, *, due: bool) -> Lease | None:
+        """A lease for `read_with`, as `Pool.take_task_read` gives it."""
+        return self._pool.take_task_read(account, preferred, due=due)
+
+    async def read_with(self, lease: Lease, path: str, request_id: str) -> Reply:
+        """A free GET through a key that is leased already; raises as `read` does."""
+        outcome, reply = await self._get(lease, path, request_id)
+        if reply is None:
+            raise outcome.error or _refused(outcome)
+        return reply
+
+    async def _get(self, lease: Lease, path: str, request_id: str) -> tuple[Outcome, Reply | None]:
+        headers = toward_pixapi(secret=lease.key.secret, request_id=request_id, accept=b"application/json")
+        call = Call("GET", path, headers, self._read_timeout)
+        return await self._attempt(lease, call, Dispatched(Verdict.NOT_SENT, None))
 
     def _paid_request(self, call: PaidCall, key: UpstreamKey) -> Call:
         headers = toward_pixapi(

@@ -22,6 +22,7 @@ from gateway.clock import Clock
 from gateway.db.engine import Database
 from gateway.db.tables import upstream_keys
 from gateway.pool.health import HEALTHY, Health, Use, after
+from gateway.pool.read_budget import ReadBudgets, Reserve
 from gateway.pool.selection import Candidate, choose
 from gateway.pool.vault import Vault, VaultError
 from gateway.upstream.outcomes import Outcome
@@ -54,7 +55,15 @@ class Lease:
 class Pool:
     """Leases keys and learns from what became of the calls."""
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock, random: Random | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        clock: Clock,
+        random: Random | None = None,
+        *,
+        reads_per_second: float = 5.0,
+    ) -> None:
         self._database = database
         self._vault = vault
         self._clock = clock
@@ -63,6 +72,7 @@ class Pool:
         self._sealed: dict[UUID, bytes] = {}
         self._health: dict[UUID, Health] = {}
         self._busy: dict[tuple[UUID, Use], int] = {}
+        self._budgets = ReadBudgets(reads_per_second)
         self._writes: set[asyncio.Task[None]] = set()
         self._written: dict[UUID, float] = {}  # when our last word on a key was (or will be) in Postgres
         self._refreshing = asyncio.Lock()  # an older reading must not overwrite a newer one
@@ -96,13 +106,46 @@ class Pool:
 
         A disabled, refused or removed key reads nothing; a draining one still does. Raises like `lease_paid`.
         """
-        able = [
+        able = self.readers(account)
+        own = [key for key in able if key.id == preferred and not self._rests(key, Use.READ)]
+        return self._lease(own or able, Use.READ)
+
+    def readers(self, account: str) -> list[UpstreamKey]:
+        """The keys that can read this account's tasks, resting ones too."""
+        return [
             key
             for key in self._keys.values()
             if key.account == account and key.state in ("active", "draining")
         ]
-        own = [key for key in able if key.id == preferred and not self._rests(key, Use.READ)]
-        return self._lease(own or able, Use.READ)
+
+    def take_task_read(self, account: str, preferred: UUID, *, due: bool) -> Lease | None:
+        """A lease for one read of a task within the reads a second of a key; None when there is none now.
+
+        `due` for the reconciler's reads, which go before clients' polls where it comes to that.
+        """
+        now = self._clock.monotonic()
+        for key in sorted(self.readers(account), key=lambda key: key.id != preferred):
+            if not self._rests(key, Use.READ) and self._budgets.of(key.id).take(now, due=due):
+                return self._lease([key], Use.READ)
+        return None
+
+    def read_room(self) -> dict[str, int]:
+        """How many task reads could be made at once, by account."""
+        now = self._clock.monotonic()
+        found: dict[str, int] = {}
+        for key in self._awake_readers():
+            found[key.account] = found.get(key.account, 0) + self._budgets.of(key.id).room(now)
+        return found
+
+    def reads_open_in(self) -> float:
+        """Seconds until a key has room for a task read that has none now; infinite when none is full."""
+        keys = (key.id for key in self._awake_readers())
+        return self._budgets.opens_in(keys, self._clock.monotonic())
+
+    def reserve_reads(self, account: str, reserve: Reserve) -> None:
+        """Keeps a part of the account's task reads from clients' polls for a short time."""
+        for key in self.readers(account):
+            self._budgets.of(key.id).reserve(reserve, self._clock.monotonic())
 
     def report(self, lease: Lease, outcome: Outcome) -> None:
         """Gives the lease back and notes what the outcome says about the key."""
@@ -138,6 +181,7 @@ class Pool:
         now = self._clock.monotonic()
         self._keys = {row.id: key for row in rows if (key := self._open(row)) is not None}
         self._sealed = {row.id: row.secret for row in rows}
+        self._budgets.keep(self._keys)
         # What this process noted after it asked is newer than what it was told.
         newer = {key: self._health[key] for key, at in self._written.items() if at >= asked}
         self._health = {row.id: _health_of(row, now) for row in rows} | newer
@@ -146,6 +190,10 @@ class Pool:
         """Waits for rests that are being written down."""
         if self._writes:
             await asyncio.wait(self._writes, timeout=2)
+
+    def _awake_readers(self) -> list[UpstreamKey]:
+        able = (key for key in self._keys.values() if key.state in ("active", "draining"))
+        return [key for key in able if not self._rests(key, Use.READ)]
 
     def _lease(self, keys: list[UpstreamKey], use: Use) -> Lease:
         if not keys:

@@ -36,6 +36,7 @@ class Hold:
     order: Order
     model: ModelPrice
     charged: int  # what the price book says the call costs, when Pixapi does not
+    remaining: int | None  # on the tightest quota, with this hold on it
     claimed: bool = False
 
 

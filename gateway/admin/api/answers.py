@@ -170,13 +170,17 @@ class DatabaseAnswer(Struct, frozen=True, kw_only=True):
 
 
 class CountsAnswer(Struct, frozen=True, kw_only=True):
-    """How much there is: keys that work, upstream keys by state, tasks and holds that have not ended."""
+    """How much there is: keys that work, upstream keys by state, tasks and holds that have not ended.
+
+    `open_holds` are held or unknown; `unknown_holds` of them wait for an admin's word.
+    """
 
     teams: int
     keys: int
     upstream_keys: dict[str, int]
     open_tasks: int
     open_holds: int
+    unknown_holds: int
 
 
 class StatusAnswer(Struct, frozen=True, kw_only=True):
@@ -185,6 +189,13 @@ class StatusAnswer(Struct, frozen=True, kw_only=True):
     version: str
     database: DatabaseAnswer
     counts: CountsAnswer | None
+
+
+class CsvAnswer(Struct, frozen=True):
+    """An answer that is a table instead of JSON; `name` is what a browser saves it as."""
+
+    name: str
+    text: str
 
 
 def encode(answer: object) -> bytes:
@@ -210,40 +221,41 @@ def of_quota(quota: Quota) -> QuotaAnswer:
 
 def of_team(team: Team, quotas: list[Quota]) -> TeamAnswer:
     return TeamAnswer(
-        **_fields(team),
+        **fields_of(team),
         state="active" if team.suspended_at is None else "suspended",
         quotas=[of_quota(quota) for quota in quotas],
     )
 
 
 def of_key(key: TeamKey, now: datetime) -> KeyAnswer:
-    return KeyAnswer(**_fields(key), prefix=key.prefix, state=key.state(now))
+    return KeyAnswer(**fields_of(key), prefix=key.prefix, state=key.state(now))
 
 
 def of_issued_key(key: TeamKey, secret: str, now: datetime) -> IssuedKeyAnswer:
-    return IssuedKeyAnswer(**_fields(key), prefix=key.prefix, state=key.state(now), secret=secret)
+    return IssuedKeyAnswer(**fields_of(key), prefix=key.prefix, state=key.state(now), secret=secret)
 
 
 def of_upstream_key(key: UpstreamKey) -> UpstreamKeyAnswer:
-    return UpstreamKeyAnswer(**_fields(key))
+    return UpstreamKeyAnswer(**fields_of(key))
 
 
 def of_task(task: ListedTask) -> TaskAnswer:
     cost = None if task.credits_cost is None else to_decimal(task.credits_cost)
-    return TaskAnswer(**(_fields(task) | {"credits_cost": cost}))
+    return TaskAnswer(**(fields_of(task) | {"credits_cost": cost}))
 
 
 def of_audit_entry(entry: AuditEntry) -> AuditAnswer:
-    return AuditAnswer(**_fields(entry))
+    return AuditAnswer(**fields_of(entry))
 
 
 def of_admin_token(token: AdminToken) -> AdminTokenAnswer:
-    return AdminTokenAnswer(**_fields(token))
+    return AdminTokenAnswer(**fields_of(token))
 
 
 def of_issued_admin_token(token: AdminToken, secret: str) -> IssuedAdminTokenAnswer:
-    return IssuedAdminTokenAnswer(**_fields(token), secret=secret)
+    return IssuedAdminTokenAnswer(**fields_of(token), secret=secret)
 
 
-def _fields(item: Any) -> dict[str, Any]:
+def fields_of(item: Any) -> dict[str, Any]:
+    """A dataclass's attributes by name."""
     return {name: getattr(item, name) for name in item.__dataclass_fields__}

@@ -10,7 +10,7 @@ import difflib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema
 
 from gateway.access.team_keys import LONGEST_OVERLAP, normal_address
 from gateway.access.teams import LONGEST_SLUG, SLUG, looks_like_id
+from gateway.credits import usage
 from gateway.credits.amount import NotAnAmountError, from_decimal
 from gateway.db.paging import LARGEST_LIMIT
 from gateway.pool import upstream_keys
@@ -181,6 +182,14 @@ def _page_limit(value: object) -> int:
     return number
 
 
+def _bound(value: object) -> usage.Bound:
+    return usage.bound(str(value)[:64])
+
+
+def _dimensions(value: object) -> tuple[usage.Dimension, ...]:
+    return usage.dimensions(str(value))
+
+
 def _one_of(*choices: str) -> Checked:
     def check(value: object) -> object:
         if value not in choices:
@@ -196,6 +205,8 @@ _LABEL = {"type": "string", "minLength": 1, "maxLength": 64}
 _ZONE = {"type": "string", "description": "an IANA name, such as Europe/Berlin"}
 _MOMENT = {"type": "string", "format": "date-time", "description": "in the future, with a zone"}
 _CREDITS = {"type": "number", "minimum": 0, "description": "credits; six decimals are kept"}
+_BOUND = {"type": "string", "description": "a date, or a time with a zone on a quarter of an hour"}
+_BY = {"type": "string", "description": f"one or several of {', '.join(usage.DIMENSIONS)}, with commas"}
 _SECRET = {"type": "string", "minLength": 8, "maxLength": 512, "writeOnly": True}
 _PAGE = {"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT}
 
@@ -219,5 +230,12 @@ TruthText = Annotated[bool, Checked(_truth_text, {"type": "boolean"})]
 UpstreamSecret = Annotated[str, Checked(_upstream_secret, _SECRET)]
 RoleName = Annotated[Literal["admin", "viewer"], _one_of("admin", "viewer")]
 PeriodName = Annotated[Literal["day", "week", "month", "total"], _one_of("day", "week", "month", "total")]
+Bound = Annotated[date | datetime, Checked(_bound, _BOUND)]
+Dimensions = Annotated[tuple[usage.Dimension, ...], Checked(_dimensions, _BY)]
+FormatName = Annotated[Literal["json", "csv"], _one_of("json", "csv")]
+HoldStateName = Annotated[
+    Literal["held", "settled", "released", "unknown"], _one_of("held", "settled", "released", "unknown")
+]
+OutcomeName = Annotated[Literal["settle", "release"], _one_of("settle", "release")]
 PageLimit = Annotated[int, Checked(_page_limit, _PAGE)]
 Cursor = Annotated[str, _text_of(1000, "the `next` of the page before")]

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import errors
 from gateway.access.admin_tokens import AdminTokens
-from gateway.admin.api.answers import encode
+from gateway.admin.api.answers import CsvAnswer, encode
 from gateway.admin.api.binding import invoke, require_role
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.route import AdminApi, AdminRoute
@@ -52,16 +52,15 @@ class AdminPath:
         query = _query(request.query_params.multi_items())
         body = {} if row.method == "GET" else _body(request, await _read(request))
         answer = await invoke(self._api, row, caller, request.path_params, query, body)
-        content = encode(answer)
-        response = Response(
-            b"" if request.method == "HEAD" else content,
-            row.status,
-            {
-                "content-type": "application/json",
-                "content-length": str(len(content)),
-                "cache-control": "no-store",
-            },
-        )
+        headers = {"content-type": "application/json", "cache-control": "no-store"}
+        if isinstance(answer, CsvAnswer):
+            content = answer.text.encode()
+            headers["content-type"] = "text/csv; charset=utf-8"
+            headers["content-disposition"] = f'attachment; filename="{answer.name}"'
+        else:
+            content = encode(answer)
+        headers["content-length"] = str(len(content))
+        response = Response(b"" if request.method == "HEAD" else content, row.status, headers)
         await response(scope, receive, send)
 
 

@@ -9,13 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from gateway.admin.api.fields import (
     Addresses,
+    Bound,
     Count,
     Credits,
     Cursor,
+    Dimensions,
+    FormatName,
     Future,
+    HoldStateName,
     Label,
     Models,
     Name,
+    OutcomeName,
     Overlap,
     PageLimit,
     PeriodName,
@@ -162,6 +167,41 @@ class TaskQuery(PageQuery):
     team: ShortText | None = None
     status: ShortText | None = None
     ended: TruthText | None = None
+
+
+class UsageQuery(Given):
+    """Usage by which dimensions, from (inclusive) to (exclusive); of one `team`, an id or slug, or of all."""
+
+    start: Bound | None = Field(default=None, alias="from")
+    end: Bound | None = Field(default=None, alias="to")
+    by: Dimensions = ("team",)
+    team: ShortText | None = None
+    format: FormatName = "json"
+
+
+class HoldQuery(PageQuery):
+    """Which holds. `team` is an id or slug, `key` a key's public id."""
+
+    state: HoldStateName | None = None
+    team: ShortText | None = None
+    key: ShortText | None = None
+    model: ShortText | None = None
+    request_id: ShortText | None = None
+
+
+class ResolveHold(Given):
+    """How an unknown hold ends; settled without `credits` it costs its quote."""
+
+    outcome: OutcomeName
+    credits: Credits | None = None
+    reason: Subject
+
+    @field_validator("credits")
+    @classmethod
+    def _only_settled(cls, micro: int | None, info: ValidationInfo) -> int | None:
+        if micro is not None and info.data.get("outcome") == "release":
+            raise ValueError("must not be given when the hold is released")
+        return micro
 
 
 class AuditQuery(PageQuery):

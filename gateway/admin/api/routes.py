@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.admin.api import admin_tokens, audit, keys, quotas, status, tasks, teams, upstream_keys
+from gateway.admin.api import (
+    admin_tokens,
+    audit,
+    holds,
+    keys,
+    ledger,
+    quotas,
+    status,
+    tasks,
+    teams,
+    upstream_keys,
+    usage,
+)
 from gateway.admin.api import requests as given
 from gateway.admin.api.answers import (
     AdminTokenAnswer,
@@ -22,6 +34,13 @@ from gateway.admin.api.answers import (
     TaskAnswer,
     TeamAnswer,
     UpstreamKeyAnswer,
+)
+from gateway.admin.api.credit_answers import (
+    HoldAnswer,
+    ProofAnswer,
+    RepairAnswer,
+    RequestAnswer,
+    UsageAnswer,
 )
 from gateway.admin.api.openapi import document
 from gateway.admin.api.route import AdminApi, AdminCall, AdminRoute
@@ -95,6 +114,18 @@ ROUTES: tuple[AdminRoute, ...] = (
     AdminRoute("GET", "/tasks", "viewer", tasks.page, Listing[TaskAnswer], "List the tasks",
                query=given.TaskQuery),
     AdminRoute("GET", "/tasks/{id}", "viewer", tasks.show, TaskAnswer, "Show a task"),
+    AdminRoute("GET", "/usage", "viewer", usage.show, UsageAnswer,
+               "Usage and its totals, as JSON or CSV", query=given.UsageQuery),
+    AdminRoute("GET", "/holds", "viewer", holds.page, Listing[HoldAnswer], "List the holds",
+               query=given.HoldQuery),
+    AdminRoute("POST", "/holds/{id}/resolve", "admin", holds.resolve, HoldAnswer,
+               "End an unknown hold", body=given.ResolveHold),
+    AdminRoute("GET", "/requests", "viewer", holds.requests, Listing[RequestAnswer],
+               "List the holds with the sends of their calls", query=given.HoldQuery),
+    AdminRoute("GET", "/ledger/verify", "viewer", ledger.verify, ProofAnswer,
+               "Compare entries, counters, holds, usage and task costs"),
+    AdminRoute("POST", "/ledger/repair", "admin", ledger.repair, RepairAnswer,
+               "Rebuild counters and usage from entries and holds"),
     AdminRoute("GET", "/audit", "viewer", audit.page, Listing[AuditAnswer], "List who changed what",
                query=given.AuditQuery),
 

@@ -33,6 +33,7 @@ async def _counts(connection: AsyncConnection) -> CountsAnswer:
         select(func.count()).where(working).scalar_subquery().label("keys"),
         select(func.count()).where(tasks.c.ended_at.is_(None)).scalar_subquery().label("tasks"),
         select(func.count()).where(holds.c.state.in_(("held", "unknown"))).scalar_subquery().label("holds"),
+        select(func.count()).where(holds.c.state == "unknown").scalar_subquery().label("unknown_holds"),
     )
     row = (await connection.execute(query)).one()
     by_state = (
@@ -49,4 +50,5 @@ async def _counts(connection: AsyncConnection) -> CountsAnswer:
         },
         open_tasks=row.tasks,
         open_holds=row.holds,
+        unknown_holds=row.unknown_holds,
     )

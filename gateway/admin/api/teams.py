@@ -11,7 +11,7 @@ from gateway.access.teams import NewTeam, Team
 from gateway.admin.api.answers import Listing, TeamAnswer, of_team
 from gateway.admin.api.requests import CreateTeam, Nothing, PageQuery, PatchTeam
 from gateway.admin.api.route import AdminApi, AdminCall
-from gateway.credits import quotas
+from gateway.credits import counters, quotas
 from gateway.credits.quotas import Limit, Owner
 from gateway.db.paging import PageOf
 
@@ -43,7 +43,14 @@ async def show(api: AdminApi, call: AdminCall[Nothing, Nothing]) -> TeamAnswer:
 async def update(api: AdminApi, call: AdminCall[PatchTeam, Nothing]) -> TeamAnswer:
     changes = call.body.model_dump(exclude_unset=True)
     async with api.database.transaction() as connection:
-        team = await teams.update(connection, call.actor, call.params["team"], changes)
+        before = await teams.find(connection, call.params["team"])
+        moves = changes.get("time_zone", before.time_zone) != before.time_zone
+        if moves:
+            await counters.lock(connection, before.id)
+            fresh = await counters.close_running(connection, before.id)
+        team = await teams.update(connection, call.actor, str(before.id), changes)
+        if moves:
+            await counters.open_missing(connection, team.id, fresh)
         await quotas.require_limited(connection, team.id)
         answer = (await _answers(connection, [team]))[0]
     await api.changed.announce("team", str(team.id))

@@ -45,7 +45,9 @@ def task_show(ctx: typer.Context, task: Task = None, id_flag: IdFlag = None, as_
 @audit.command("list")
 def audit_page(
     ctx: typer.Context,
-    subject_type: Annotated[str | None, typer.Option(help="team, key, upstream-key or admin-token.")] = None,
+    subject_type: Annotated[
+        str | None, typer.Option(help="team, key, hold, upstream-key or admin-token.")
+    ] = None,
     subject_id: Annotated[str | None, typer.Option(help="Of one subject; with --subject-type.")] = None,
     team: TeamFlag = None,
     limit: PageLimit = None,

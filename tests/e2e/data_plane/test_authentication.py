@@ -91,7 +91,7 @@ def test_every_key_problem_gets_the_same_answer(shared: Rig, problem: str) -> No
 
 
 @pytest.mark.parametrize(
-    "path", [*PAID, "/v1/tasks/task_1", "/v1/models", "/gateway/account", "/gateway/tasks"]
+    "path", [*PAID, "/v1/tasks/task_1", "/v1/models", "/gateway/account", "/gateway/usage", "/gateway/tasks"]
 )
 def test_no_route_of_a_team_works_without_a_key(shared: Rig, path: str) -> None:
     method = "POST" if path in PAID else "GET"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.cli.main import app
 
+SHIPPED = Path(__file__).parents[3] / "config"
 MASTER_KEY = "command-line-master-q7Zr2Lx9Wv4Tn8Kd3Hs6"
 PEPPER = "command-line-pepper-m5Yb1Gc8Jf0Pa3Ue7Ri2"
 CANARY = "sk-canary-9c1e55d07ab24f38"
@@ -49,6 +51,7 @@ def _environment(database_url: str, config_dir: Path) -> dict[str, str]:
 @pytest.fixture
 def config_dir(tmp_path: Path) -> Path:
     (tmp_path / "gateway.toml").write_text("")
+    shutil.copy(SHIPPED / "models.toml", tmp_path)
     return tmp_path
 
 
@@ -190,6 +193,7 @@ def test_what_fails_says_why_and_with_which_code(cli: CommandLine) -> None:
         ["upstream-keys", "disable", "u"],
         ["upstream-keys", "remove", "u"],
         ["admin-tokens", "revoke", "t"],
+        ["holds", "resolve", "h", "--outcome", "settle", "--reason", "r"],
         ["db", "downgrade"],
     ],
 )

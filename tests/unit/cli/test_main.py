@@ -18,6 +18,8 @@ CONTRACT = {
     "keys": {"issue", "list", "show", "update", "revoke", "rotate"},
     "quotas": {"set", "list", "remove"},
     "tasks": {"list", "show"},
+    "holds": {"list", "resolve"},
+    "ledger": {"verify"},
     "admin-tokens": {"issue", "list", "revoke"},
     "audit": {"list"},
 }

@@ -1,0 +1,223 @@
+"""What was used, as sums over quarters of an hour: reports read `usage_buckets` and nothing else.
+
+Usage is dated by the instant its hold was placed. A range is bounded by instants on a quarter of an hour, or by bare
+dates, which mean each team's own days. `requests` got a hold; `failed` of them were released or are unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Literal, get_args
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import BigInteger, ColumnElement, cast, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway import errors
+from gateway.credits.amount import to_decimal, to_text
+from gateway.db.tables import teams, usage_buckets
+
+Dimension = Literal["team", "key", "model", "operation", "day"]
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
+Bound = date | datetime  # a bare date, or an aware instant
+MOST_ROWS = 50_000
+_QUARTER = timedelta(minutes=15)
+# Days begin up to 14 hours before and 12 after the UTC day of the same date.
+_ZONES_WEST, _ZONES_EAST = timedelta(hours=13), timedelta(hours=15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """Calls and micro-credits; `shadow_refused` calls went through although a shadow quota had no room."""
+
+    requests: int = 0
+    failed: int = 0
+    credits: int = 0
+    estimated_credits: int = 0
+    shadow_refused: int = 0
+
+    def plus(self, other: Sums) -> Sums:
+        return Sums(**{name: getattr(self, name) + getattr(other, name) for name in _SUMS})
+
+
+_SUMS = tuple(Sums.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """From `start`, inclusive, to `end`, exclusive."""
+
+    start: Bound
+    end: Bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """The sums of one combination; `names` holds the dimensions asked for, in their order."""
+
+    names: dict[str, Any]
+    sums: Sums
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """Usage of a range by some dimensions; the totals are the sum of the rows, exactly."""
+
+    range: Range
+    by: tuple[Dimension, ...]
+    rows: tuple[Row, ...]
+    totals: Sums
+
+
+async def statement(
+    connection: AsyncConnection, which: Range, by: Sequence[Dimension], team_id: UUID | None = None
+) -> Statement:
+    """The usage in the range, of one team or of all; 400 when it has more than MOST_ROWS rows."""
+    grouped: list[ColumnElement[Any]] = [column for name in by for column in _columns(name)]
+    sums = [cast(func.sum(usage_buckets.c[name]), BigInteger).label(name) for name in _SUMS]
+    query = select(*grouped, *sums).join_from(usage_buckets, teams, teams.c.id == usage_buckets.c.team_id)
+    query = query.where(*_within(which))
+    if team_id is not None:
+        query = query.where(usage_buckets.c.team_id == team_id)
+    query = query.group_by(*grouped).order_by(*grouped).limit(MOST_ROWS + 1)
+    found = (await connection.execute(query)).all()
+    if len(found) > MOST_ROWS:
+        raise errors.bad_request(
+            f"by: more than {MOST_ROWS} rows; ask for a shorter range or fewer dimensions", "invalid_fields"
+        )
+    rows = tuple(_row(row._mapping) for row in found)
+    totals = Sums()
+    for row in rows:
+        totals = totals.plus(row.sums)
+    return Statement(range=which, by=tuple(by), rows=rows, totals=totals)
+
+
+def bound(text: str) -> Bound:
+    """A bare date, or an instant on a quarter of an hour, in UTC; raises ValueError saying what is wrong."""
+    wanted = "must be a date such as 2026-03-01, or a time with its zone such as 2026-03-01T00:00:00Z"
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+            day = date.fromisoformat(text)
+            if 1970 <= day.year <= 2200:
+                return day
+            raise ValueError(wanted)
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None or not 1970 <= moment.year <= 2200:
+            raise ValueError(wanted)
+        moment = moment.astimezone(UTC)
+    except ValueError:
+        raise ValueError(wanted) from None
+    if moment != quarter(moment):
+        raise ValueError("must fall on a quarter of an hour: usage is kept by the quarter")
+    return moment
+
+
+def dimensions(text: str) -> tuple[Dimension, ...]:
+    """`team,model` as dimensions in their order, each once; raises ValueError naming those that can be asked for."""
+    asked = [part.strip() for part in text.split(",")]
+    known: dict[str, Dimension] = {name: name for name in DIMENSIONS}
+    if not set(asked) <= set(known):
+        raise ValueError(f"must be one or several of {', '.join(DIMENSIONS)}, with commas between them")
+    return tuple(dict.fromkeys(known[name] for name in asked))
+
+
+def range_of(start: Bound | None, end: Bound | None, now: datetime, zone: str = "UTC") -> Range:
+    """The range asked for: by default from the beginning of this month in `zone` to the end of this quarter of an hour.
+
+    Raises GatewayError 400 when it ends before it begins.
+    """
+    if start is None:
+        first = now.astimezone(ZoneInfo(zone)).replace(day=1)
+        start = datetime.combine(first.date(), time(), ZoneInfo(zone)).astimezone(UTC)
+    if end is None:
+        end = quarter(now.astimezone(UTC)) + _QUARTER
+    if start >= end if type(start) is type(end) else _day(start) - timedelta(days=1) > _day(end):
+        raise errors.bad_request(
+            f"to: must be after from ({bound_text(start)} to {bound_text(end)})", "invalid_fields"
+        )
+    return Range(start=start, end=end)
+
+
+def quarter(moment: datetime) -> datetime:
+    """The beginning of the quarter of an hour a moment falls into."""
+    return moment.replace(minute=moment.minute // 15 * 15, second=0, microsecond=0)
+
+
+def bound_text(value: Bound) -> str:
+    """A bound as it is answered: `2026-03-01` or `2026-03-01T00:00:00Z`."""
+    return value.isoformat().replace("+00:00", "Z")
+
+
+def document(found: Statement) -> dict[str, Any]:
+    """The statement as it is answered in JSON, credits as exact decimals."""
+    return {
+        "from": bound_text(found.range.start),
+        "to": bound_text(found.range.end),
+        "by": list(found.by),
+        "data": [row.names | amounts(row.sums) for row in found.rows],
+        "totals": amounts(found.totals),
+    }
+
+
+def amounts(sums: Sums) -> dict[str, Any]:
+    """The sums by name, credits as exact decimals."""
+    plain = {name: getattr(sums, name) for name in _SUMS}
+    return plain | {name: to_decimal(plain[name]) for name in ("credits", "estimated_credits")}
+
+
+def csv_text(found: Statement) -> str:
+    """The statement as CSV with a line of names first and the totals last; credits as exact decimal text."""
+    names = [column.name for name in found.by for column in _columns(name)]
+    lines: list[list[object]] = [[*names, *_SUMS]]
+    lines += [[*(row.names[name] for name in names), *_numbers(row.sums)] for row in found.rows]
+    lines.append(["total", *("" for _ in names[1:]), *_numbers(found.totals)])
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
+
+
+def _numbers(sums: Sums) -> list[object]:
+    return [
+        to_text(getattr(sums, name)) if name.endswith("credits") else getattr(sums, name) for name in _SUMS
+    ]
+
+
+def _columns(name: Dimension) -> list[ColumnElement[Any]]:
+    if name == "team":
+        return [teams.c.slug.label("team"), usage_buckets.c.team_id.label("team_id")]
+    column = usage_buckets.c.key_id if name == "key" else usage_buckets.c[name]
+    return [column.label(name)]
+
+
+def _row(found: Any) -> Row:
+    names = {name: value for name, value in found.items() if name not in _SUMS}
+    return Row(names=names, sums=Sums(**{name: int(found[name]) for name in _SUMS}))
+
+
+def _within(which: Range) -> list[ColumnElement[bool]]:
+    """The range as conditions; days are bounded by instants as well, which is what the index knows."""
+    begins, day = usage_buckets.c.starts_at, usage_buckets.c.day
+    start, end = which.start, which.end
+    after = (
+        [begins >= start]
+        if isinstance(start, datetime)
+        else [day >= start, begins >= _midnight(start) - _ZONES_EAST]
+    )
+    before = (
+        [begins < end] if isinstance(end, datetime) else [day < end, begins < _midnight(end) + _ZONES_WEST]
+    )
+    return [*after, *before]
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _day(value: Bound) -> date:
+    return value.date() if isinstance(value, datetime) else value

@@ -1,0 +1,206 @@
+"""What is left when callers leave and the database goes: every hold is accounted for, every verb lands once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from gateway import errors
+from gateway.credits.ledger import Ledger
+from gateway.db.engine import Database
+from gateway.errors import GatewayError
+from tests.integration.ledger.book import CREDIT, UNKNOWN, Book, Team, place_all, settled
+
+GONE = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+
+
+async def eventually(check: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        await asyncio.sleep(0.02)
+
+
+def nothing_open(book: Book) -> Callable[[], bool]:
+    return lambda: book.rows("SELECT FROM holds WHERE state IN ('held', 'unknown')") == []
+
+
+class LosesAnswers(Database):
+    """A database whose answers can be lost after it has done what was asked."""
+
+    lose = 0
+
+    def autocommit(self) -> Any:
+        return self._losing(super().autocommit())
+
+    def _losing(self, context: Any) -> Any:
+        database = self
+
+        class Losing:
+            async def __aenter__(self) -> Any:
+                return await context.__aenter__()
+
+            async def __aexit__(self, *error: Any) -> Any:
+                done = await context.__aexit__(*error)
+                if database.lose > 0 and error[0] is None:
+                    database.lose -= 1
+                    raise errors.dependency_unavailable("The answer was lost.")
+                return done
+
+        return Losing()
+
+
+async def test_callers_cancelled_in_the_batch_leave_no_hold(book: Book) -> None:
+    team = book.team()
+    await book.quota(team.owner(), "month", 100)
+    await book.ledger.place(team.order())  # stays
+    tasks = [asyncio.create_task(book.ledger.place(team.order())) for _ in range(60)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(one, asyncio.CancelledError) for one in done) == 30
+    await eventually(lambda: book.counters(team.owner()) == {"month": (0, 31 * CREDIT)})
+    book.proven()
+
+
+async def test_a_cancelled_hold_is_released_while_others_keep_coming(book: Book) -> None:
+    team = book.team()
+    stopped = False
+
+    async def others() -> None:
+        while not stopped:
+            placed = await book.ledger.place(team.order(request_id="other"))
+            await book.ledger.end(placed.id, settled(1))
+
+    busy = [asyncio.create_task(others()) for _ in range(8)]
+    await asyncio.sleep(0.1)
+    left = asyncio.create_task(book.ledger.place(team.order(request_id="left")))
+    await asyncio.sleep(0)
+    left.cancel()
+    try:
+        released = "SELECT FROM holds WHERE request_id = 'left' AND state = 'released'"
+        await eventually(lambda: book.rows(released), 5)
+    finally:
+        stopped = True
+        await asyncio.gather(*busy)
+    book.proven()
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_an_answer_that_is_lost_changes_nothing(book: Book, lost: int) -> None:
+    team = book.team()
+    await book.quota(team.owner(), "month", 3)
+    database = LosesAnswers(book.url, statement_timeout=0.5)
+    ledger = Ledger(database)
+    database.lose = lost
+    found = await asyncio.gather(*(ledger.place(team.order()) for _ in range(5)), return_exceptions=True)
+    admitted = [one for one in found if not isinstance(one, BaseException)]
+    await ledger.close()
+    held = [row["id"] for row in book.rows("SELECT id FROM holds WHERE state = 'held'")]
+    assert sorted(held) == sorted(one.id for one in admitted)
+    reasons = {one.reason for one in found if isinstance(one, GatewayError)}
+    assert reasons == (
+        {"quota_exceeded"} if lost == 1 else {"quota_exceeded", "database_unavailable"} & reasons
+    )
+    database.lose = lost
+    ended = [await ledger.end_surely(one.id, settled(1)) for one in admitted]
+    assert len(ended) == len(admitted)
+    assert all(book.hold(one.id)["state"] == "settled" for one in admitted)
+    await database.close()
+    book.proven()
+
+
+async def test_backends_that_are_killed_under_load_leave_everything_accounted_for(book: Book) -> None:
+    team = book.team()
+    await book.quota(team.owner(), "month", 10**6)
+    ledger = book.process(statement_timeout=0.5)
+    stopped = False
+    standing: set[Any] = set()
+
+    async def caller() -> None:
+        while not stopped:
+            try:
+                placed = await ledger.place(team.order())
+            except GatewayError as error:
+                assert error.status == 503
+                continue
+            standing.add(placed.id)
+            await ledger.end_surely(placed.id, settled(1))
+
+    callers = [asyncio.create_task(caller()) for _ in range(16)]
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        book.rows(kill)
+    stopped = True
+    await asyncio.gather(*callers)
+    await eventually(nothing_open(book))
+    done = {row["id"] for row in book.rows("SELECT id FROM holds WHERE state = 'settled'")}
+    assert done == standing
+    book.proven()
+
+
+async def test_database_gone_between_dispatch_and_end(book: Book) -> None:
+    team = book.team()
+    await book.quota(team.owner(), "month", 100)
+    ledger = book.process()
+    holds = await place_all([ledger], [team.order() for _ in range(20)])
+    real, gone = book.databases[-1]._engine, Database(GONE)
+    book.databases[-1]._engine = gone._engine
+    began = time.monotonic()
+    ends = [asyncio.create_task(ledger.end_surely(one.id, settled(0.5))) for one in holds]
+    again = [asyncio.create_task(ledger.end_surely(one.id, UNKNOWN)) for one in holds[:5]]
+    await asyncio.sleep(1)
+    with pytest.raises(GatewayError) as refused:
+        await ledger.place(team.order())
+    assert refused.value.status == 503
+    answers = await asyncio.gather(*ends, *again)
+    assert answers == [None] * 25  # the clients go on
+    assert 4 < time.monotonic() - began < 6.5
+    book.databases[-1]._engine = real
+    await eventually(lambda: book.counters(team.owner()) == {"month": (10 * CREDIT, 0)}, 5)
+    assert {row["state"] for row in book.rows("SELECT state FROM holds")} == {"settled"}
+    await gone.close()
+    book.proven()
+
+
+async def locked(book: Book, team: Team, ledger: Ledger, orders: int) -> Sequence[Any]:
+    """Places while another session sits on the team's counter for a second and a half."""
+    with book.sql.transaction():
+        book.rows("SELECT FROM quota_periods FOR UPDATE")
+        tasks = [asyncio.create_task(ledger.place(team.order())) for _ in range(orders)]
+        await asyncio.sleep(1.5)
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_locked_counter_delays_or_refuses_and_never_leaves_a_hold(book: Book) -> None:
+    team = book.team()
+    await book.quota(team.owner(), "month", 100)
+    ledger = book.process(lock_timeout=0.4, statement_timeout=0.6)
+    found = await locked(book, team, ledger, 10)
+    refused = [one for one in found if isinstance(one, GatewayError)]
+    assert refused
+    assert {one.status for one in refused} == {503}
+    await ledger.close()
+    assert book.counters(team.owner()) == {"month": (0, (10 - len(refused)) * CREDIT)}
+    book.proven()
+
+
+async def test_whoever_waits_for_a_hold_hears_within_five_seconds(book: Book) -> None:
+    team = book.team()
+    await book.quota(team.owner(), "month", 100)
+    ledger = book.process(lock_timeout=20, statement_timeout=20)
+    with book.sql.transaction():
+        book.rows("SELECT FROM quota_periods FOR UPDATE")
+        began = time.monotonic()
+        with pytest.raises(GatewayError) as refused:
+            await ledger.place(team.order())
+        assert time.monotonic() - began < 5
+    assert refused.value.status == 503
+    await eventually(lambda: book.rows("SELECT FROM holds WHERE state = 'released'"))
+    book.proven()

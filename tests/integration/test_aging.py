@@ -1,0 +1,153 @@
+"""Holds past their time, and the partitions of the coming months, on a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from gateway.credits.aging import Aged, Ages, Aging
+from gateway.credits.amount import MICRO
+from gateway.credits.ledger import Conclusion
+from gateway.db.partitions import ensure_partitions
+from gateway.ids import uuid7
+from tests.integration.task_rig import QUOTE, Rig, done, running, tasks_on
+
+
+@pytest.fixture
+async def rig(database_url: str) -> AsyncIterator[Rig]:
+    async with tasks_on(database_url) as found:
+        yield found
+
+
+AGES = Ages(longest_call=600, task_max_age=3600, settle_unknown_after=7200)
+
+
+async def _backdate(rig: Rig, hold: UUID, seconds: float) -> None:
+    await rig.run(
+        "UPDATE holds SET placed_at = placed_at - :by WHERE id = :id", id=hold, by=timedelta(seconds=seconds)
+    )
+
+
+async def test_a_hold_whose_process_ended_becomes_unknown_and_later_settles_at_its_quote(rig: Rig) -> None:
+    (old, _), (young, _) = await rig.hold(), await rig.hold()
+    _, with_task = await rig.task(await rig.upstream_key())
+    for hold, seconds in ((old, 601), (young, 590), (with_task, 3599)):
+        await _backdate(rig, hold, seconds)
+    aging = Aging(rig.database, AGES)
+    assert await aging.once() == Aged(unknown=1, settled=0)
+    row = await rig.state(old)
+    assert (row.state, row.reason, row.ended_at) == ("unknown", "process_ended", None)
+    assert row.unknown_at is not None
+    assert (await rig.state(young)).state == (await rig.state(with_task)).state == "held"
+    assert await aging.once() == Aged(0, 0)
+
+    await _backdate(rig, old, 86_400)  # it is the time of being unknown that counts
+    await rig.run(
+        "UPDATE holds SET unknown_at = now() - :by WHERE id = :id", id=old, by=timedelta(seconds=7190)
+    )
+    assert await aging.once() == Aged(0, 0)
+    await rig.run(
+        "UPDATE holds SET unknown_at = now() - :by WHERE id = :id", id=old, by=timedelta(seconds=7201)
+    )
+    assert await aging.once() == Aged(unknown=0, settled=1)
+    row = await rig.state(old)
+    assert (row.state, row.settled, row.estimated, row.flags) == ("settled", QUOTE, True, ["aged"])
+    assert row.reason == "unknown_too_long: process_ended"
+    used = await rig.run("SELECT sum(credits) AS credits, sum(failed) AS failed FROM usage_buckets")
+    assert (used[0].credits, used[0].failed) == (QUOTE, 0)
+
+
+async def test_the_true_end_still_counts_for_a_hold_that_was_given_up_too_early(rig: Rig) -> None:
+    hold, _ = await rig.hold()
+    await _backdate(rig, hold, 601)
+    await Aging(rig.database, AGES).once()
+    ended = await rig.ledger.end(hold, Conclusion(state="settled", settled=MICRO))
+    assert ended.changed
+    assert (await rig.state(hold)).settled == MICRO
+
+
+async def test_an_endless_task_makes_its_hold_unknown_is_read_slowly_and_settles_when_it_ends(
+    rig: Rig,
+) -> None:
+    rig.pixapi.react = running
+    task, hold = await rig.task(await rig.upstream_key())
+    await rig.run("UPDATE tasks SET created_at = now() - interval '25 hours'")
+    process = await rig.process()
+    await process.reconciler.once()
+
+    async def put_off() -> bool:
+        return bool((await rig.stored(task)).next_in > 500)
+
+    await rig.until(put_off)
+    assert await Aging(rig.database, AGES).once() == Aged(unknown=1, settled=0)
+    row = await rig.state(hold)
+    assert (row.state, row.reason) == ("unknown", "task_too_old")
+    await rig.run("UPDATE tasks SET next_read_at = now(), read_at = now() - interval '10 minutes'")
+    rig.pixapi.react = done
+    late = await rig.process()
+    await late.reconciler.once()
+    await rig.until(lambda: rig.settled(hold))
+    assert (await rig.state(hold)).settled == 1_500_000
+
+
+async def test_a_hold_bound_to_a_task_that_is_another_holds_is_abandoned(rig: Rig) -> None:
+    task, _ = await rig.task(await rig.upstream_key())
+    hold, _ = await rig.hold()
+    await rig.run("UPDATE holds SET task_id = :task WHERE id = :id", task=task, id=hold)
+    await _backdate(rig, hold, 601)
+    assert await Aging(rig.database, AGES).once() == Aged(unknown=1, settled=0)
+
+
+async def test_many_holds_age_in_two_processes_at_once_and_each_once(rig: Rig) -> None:
+    held = [(await rig.hold())[0] for _ in range(150)]
+    await rig.run("UPDATE holds SET placed_at = now() - interval '1 hour'")
+    aging = [Aging(rig.database, AGES) for _ in range(2)]
+    found = await asyncio.gather(*(one.once() for one in aging))
+    left = await aging[0].once()  # what the other had locked
+    assert sum(one.unknown for one in (*found, left)) == len(held)
+    await rig.run("UPDATE holds SET unknown_at = now() - interval '1 day'")
+    found = await asyncio.gather(*(one.once() for one in aging))
+    left = await aging[0].once()
+    assert sum(one.settled for one in (*found, left)) == len(held)
+    used = await rig.run("SELECT sum(credits) AS credits FROM usage_buckets")
+    assert used[0].credits == QUOTE * len(held)
+
+
+# Partitions ----------------------------------------------------------------------------------------------
+
+
+async def test_partitions_of_the_coming_months_are_made_once_by_whoever_comes_first(rig: Rig) -> None:
+    months = list(_months(3))
+    for parent in ("holds", "ledger_entries", "attempts"):
+        await rig.run(f"DROP TABLE {parent}_{months[1]}, {parent}_{months[2]}")
+    await asyncio.gather(*(ensure_partitions(rig.database) for _ in range(5)))
+    rows = await rig.run(
+        "SELECT relname FROM pg_class WHERE relname ~ '_[0-9]{4}_[0-9]{2}$' AND relkind = 'r'"
+    )
+    expected = {f"{parent}_{month}" for parent in ("holds", "ledger_entries", "attempts") for month in months}
+    assert {row.relname for row in rows} == expected
+
+
+async def test_rows_that_lie_in_the_default_partition_already_stop_nothing(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    month = list(_months(3))[2]
+    await rig.run(f"DROP TABLE attempts_{month}")
+    first = datetime.strptime(month, "%Y_%m").replace(tzinfo=UTC)
+    await rig.run(
+        "INSERT INTO attempts (hold_id, number, upstream_key_id, outcome, milliseconds) VALUES (:id, 1, :id, 'x', 1)",
+        id=uuid7(int(first.timestamp() * 1000) + 5),
+    )
+    await ensure_partitions(rig.database)
+    assert "partitions of the coming months were not made" in caplog.text
+
+
+def _months(count: int) -> Iterator[str]:
+    now = datetime.now(UTC)
+    for ahead in range(count):
+        year, month = divmod(now.year * 12 + now.month - 1 + ahead, 12)
+        yield f"{year:04}_{month + 1:02}"

@@ -1,0 +1,139 @@
+"""Group commit without a database: who goes together, what is repeated, and who fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from gateway import errors
+from gateway.credits.batch import LARGEST, Batcher
+from gateway.errors import GatewayError
+
+
+class Sink:
+    """Answers ten times the item; holds every batch until it is let go, and fails as told."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.poison: set[int] = set()
+        self.gone = 0
+
+    async def __call__(self, items: Sequence[int]) -> list[int]:
+        self.sent.append(list(items))
+        await self.gate.wait()
+        if self.gone:
+            self.gone -= 1
+            raise errors.dependency_unavailable("gone")
+        if self.poison.intersection(items):
+            raise ValueError("poison")
+        return [item * 10 for item in items]
+
+
+def batcher(send: Callable[[Sequence[int]], Awaitable[Sequence[int]]]) -> Batcher[int, int]:
+    return Batcher(send, ident=lambda item: item)
+
+
+async def test_the_first_goes_at_once_and_the_others_together() -> None:
+    sink = Sink()
+    sink.gate.clear()
+    group = batcher(sink)
+    first = asyncio.create_task(group.submit(0))
+    await asyncio.sleep(0.01)
+    others = [asyncio.create_task(group.submit(item)) for item in range(1, LARGEST + 11)]
+    await asyncio.sleep(0.01)
+    assert sink.sent == [[0]]
+    sink.gate.set()
+    assert await asyncio.gather(first, *others) == [item * 10 for item in range(LARGEST + 11)]
+    assert [len(batch) for batch in sink.sent] == [1, LARGEST, 10]
+    assert group.largest_seen == LARGEST
+
+
+async def test_one_that_comes_after_a_rest_is_sent() -> None:
+    group = batcher(Sink())
+    for item in range(3):
+        assert await group.submit(item) == item * 10
+        await asyncio.sleep(0.01)
+
+
+async def test_equal_ids_never_share_a_batch_and_keep_their_order() -> None:
+    sink = Sink()
+    sink.gate.clear()
+    group = batcher(sink)
+    tasks = [asyncio.create_task(group.submit(item)) for item in (9, 1, 2, 1, 3, 1, 2)]
+    await asyncio.sleep(0.01)
+    sink.gate.set()
+    assert await asyncio.gather(*tasks) == [90, 10, 20, 10, 30, 10, 20]
+    assert sink.sent[-2:] == [[1, 2], [1]]
+    assert all(len(set(batch)) == len(batch) for batch in sink.sent)
+
+
+@pytest.mark.parametrize("poison", [{0}, {63}, {5, 6, 40}, set(range(64))])
+async def test_poisoned_items_fail_alone(poison: set[int]) -> None:
+    sink = Sink()
+    sink.poison = poison
+    group = batcher(sink)
+    found = await asyncio.gather(*(group.submit(item) for item in range(64)), return_exceptions=True)
+    for item, result in enumerate(found):
+        assert isinstance(result, ValueError) if item in poison else result == item * 10
+    assert await group.submit(100) == 1000
+
+
+async def test_a_lost_answer_is_asked_for_once_more() -> None:
+    sink = Sink()
+    sink.gone = 1
+    assert await batcher(sink).submit(4) == 40
+    assert sink.sent == [[4], [4]]
+
+
+async def test_a_database_that_is_gone_fails_the_whole_batch_and_not_the_next() -> None:
+    sink = Sink()
+    sink.gone = 2
+    group = batcher(sink)
+    found = await asyncio.gather(*(group.submit(item) for item in range(5)), return_exceptions=True)
+    assert [isinstance(one, GatewayError) for one in found] == [True] * 5
+    assert len(sink.sent) == 2  # never split: nothing is wrong with the items
+    assert await group.submit(1) == 10
+
+
+async def test_a_caller_that_leaves_leaves_its_item_in() -> None:
+    sink = Sink()
+    sink.gate.clear()
+    group = batcher(sink)
+    tasks = [asyncio.create_task(group.submit(item)) for item in range(4)]
+    await asyncio.sleep(0.01)
+    tasks[2].cancel()
+    sink.gate.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(found[2], asyncio.CancelledError)
+    assert [found[0], found[1], found[3]] == [0, 10, 30]
+    assert sorted(item for batch in sink.sent for item in batch) == [0, 1, 2, 3]
+
+
+async def test_the_future_outlives_its_caller() -> None:
+    sink = Sink()
+    sink.gate.clear()
+    group = batcher(sink)
+    future = group.put(7)
+    waiting = asyncio.create_task(asyncio.wait_for(asyncio.shield(future), 0.01))
+    with pytest.raises(TimeoutError):
+        await waiting
+    sink.gate.set()
+    assert await future == 70
+
+
+async def test_when_the_loop_ends_nobody_waits_for_ever() -> None:
+    sink = Sink()
+    sink.gate.clear()
+    group = batcher(sink)
+    futures = [group.put(item) for item in range(LARGEST + 5)]
+    await asyncio.sleep(0.01)
+    assert group._leader is not None
+    group._leader.cancel()
+    found = await asyncio.gather(*futures, return_exceptions=True)
+    assert all(isinstance(one, asyncio.CancelledError) for one in found)
+    sink.gate.set()
+    assert await group.submit(3) == 30
