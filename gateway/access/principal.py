@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -37,9 +38,15 @@ class Principal:
     team_limits: Limits
     key_limits: Limits
 
-    def may_use(self, model: str) -> bool:
-        """Whether this key and its team both allow the model (a canonical id)."""
-        return all(allowed is None or model in allowed for allowed in (self.team_models, self.key_models))
+    def may_use(self, model: str, canonical: Callable[[str], str] = str) -> bool:
+        """Whether this key and its team both allow the model, a canonical id.
+
+        `canonical` resolves aliases: a list may name a model by one.
+        """
+        return all(
+            allowed is None or model in allowed or any(canonical(name) == model for name in allowed)
+            for allowed in (self.team_models, self.key_models)
+        )
 
     def may_call_from(self, address: Address | None) -> bool:
         """Whether the key may be used from this address; a restricted key may not be used from an unknown one."""

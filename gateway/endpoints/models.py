@@ -51,8 +51,9 @@ class Models:
         await reply(send, 200, headers, msgspec.json.encode(document))
 
     def _usable(self, union: Union, principal: Principal) -> dict[str, dict[str, Any]]:
+        book = self.prices.book
         return {
             model: entry
             for model, entry in union.entries.items()
-            if principal.may_use(model) and self.prices.priced(model) is not None
+            if principal.may_use(model, book.canonical) and self.prices.priced(model) is not None
         }

@@ -68,7 +68,7 @@ class CreditQuotaMiddleware:
     def _model(self, name: str, principal: Principal) -> ModelPrice:
         book = self._prices.book
         canonical = book.canonical(name)
-        if not principal.may_use(canonical):
+        if not principal.may_use(canonical, book.canonical):
             raise errors.forbidden(
                 f"This key may not use the model '{name}'; the platform team sets its allowed models.",
                 "model_not_allowed",

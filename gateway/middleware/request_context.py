@@ -16,7 +16,7 @@ from gateway.proxy.exchange import Exchange, Headers, begin
 from gateway.telemetry import Metrics
 
 log = logging.getLogger("gateway.access")
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestContextMiddleware:
@@ -76,7 +76,7 @@ class RequestContextMiddleware:
             self._metrics.own_seconds.observe(max(0.0, seconds - exchange.upstream_ms / 1000))
         if not log.isEnabledFor(logging.INFO):
             return
-        principal, body, hold = exchange.principal, exchange.body, exchange.hold
+        principal, hold = exchange.principal, exchange.hold
         log.info(
             "request",
             extra={
@@ -89,7 +89,8 @@ class RequestContextMiddleware:
                 "upstream_ms": exchange.upstream_ms,
                 "team": principal.team_slug if principal else None,
                 "key": principal.key_id if principal else None,
-                "model": body.generation.model if body else None,
+                # Only what the price book knows: a client may put anything into the field.
+                "model": hold.order.model if hold else None,
                 "operation": exchange.operation.value if exchange.operation else None,
                 "hold": str(hold.id) if hold else None,
                 "task_id": exchange.task_id,

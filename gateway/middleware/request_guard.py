@@ -90,4 +90,5 @@ def check_framing(headers: Headers) -> None:
 def check_path(raw_path: bytes) -> None:
     """Raises 404 unless the path is plain: no `//`, no dot segments, nothing percent-encoded."""
     if not _PATH.fullmatch(raw_path) or any(part in (b".", b"..") for part in raw_path.split(b"/")):
-        raise errors.not_found()
+        # A task's id is no exception, and no other 404 than any unknown task's.
+        raise errors.task_not_found() if raw_path.startswith(b"/v1/tasks/") else errors.not_found()

@@ -9,6 +9,7 @@ it waits unread, so a refusal never overtakes an answer.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, ClassVar
@@ -23,6 +24,8 @@ from gateway.ids import uuid7
 from gateway.server.chunks import ChunkedBody
 from gateway.server.head import MAX_HEAD, Head, check_unfinished, read_head
 from gateway.server.lingering import Lingering, UnreadBodyTransport
+
+access_log = logging.getLogger("gateway.access")
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -203,7 +206,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: GatewayError) -> None:
         """Answer `refusal` and end the connection; only end it where an answer has begun."""
-        self.logger.debug("refused on the socket: %s", refusal)
+        request_id = f"req_{uuid7().hex}"
+        self._record(refusal, request_id)
         self._head_arrived()
         self._held, self._take = b"", _swallow
         running = self.cycle is not None and not self.cycle.response_complete
@@ -211,8 +215,20 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if not (running and self.cycle.response_started):
-            self.transport.write(_rendered(refusal, self.server_state.default_headers))
+            self.transport.write(_rendered(refusal, request_id, self.server_state.default_headers))
         self._linger()
+
+    def _record(self, refusal: GatewayError, request_id: str) -> None:
+        """A line like any request's, as far as anything is known of this one."""
+        access_log.info(
+            "request",
+            extra={
+                "request_id": request_id,
+                "status": refusal.status,
+                "reason": refusal.reason,
+                "client": self.client[0] if self.client else None,
+            },
+        )
 
     def _close_after_answer(self) -> None:
         """Close for a request that has been answered: at once, or after its unread body."""
@@ -238,8 +254,7 @@ def protocol_class(header_timeout: float) -> type[GatewayProtocol]:
     return Timed
 
 
-def _rendered(refusal: GatewayError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    request_id = f"req_{uuid7().hex}"
+def _rendered(refusal: GatewayError, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
     headers, body = render(refusal, request_id)
     lines = [STATUS_LINE[refusal.status]]
     for name, value in [*default_headers, *headers, (b"x-request-id", request_id.encode())]:

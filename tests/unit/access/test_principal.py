@@ -36,6 +36,13 @@ def test_a_model_has_to_be_allowed_by_team_and_key(
     assert caller.may_use("veo") is allowed
 
 
+def test_an_alias_in_an_allowed_list_stands_for_its_model() -> None:
+    caller = principal(team_models=frozenset({"nano-banana"}), key_models=None)
+    aliases = {"nano-banana": "gemini-2.5-flash-image"}
+    assert caller.may_use("gemini-2.5-flash-image", lambda name: aliases.get(name, name))
+    assert not caller.may_use("veo", lambda name: aliases.get(name, name))
+
+
 @pytest.mark.parametrize(
     ("networks", "address", "allowed"),
     [

@@ -158,7 +158,6 @@ async def test_also_when_the_endpoint_fails(claims: bool) -> None:
     ("wanted", "operation", "caller", "expected"),
     [
         (wish("veo"), VIDEOS, {"key_models": frozenset({"wan"})}, "403 model_not_allowed"),
-        (wish("nano-banana"), IMAGES, {"team_models": frozenset({"nano-banana"})}, "403 model_not_allowed"),
         (wish("unpriced"), IMAGES, {}, "403 model_without_price"),
         (wish("wan"), VIDEOS, {}, "404 model_not_offered"),
         (wish("veo"), IMAGES, {}, "400 invalid_request"),
