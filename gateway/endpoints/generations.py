@@ -70,14 +70,13 @@ class Generations:
         try:
             finished = await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():
-                raise errors.outcome_unknown(
-                    "The gateway had to end before Pixapi answered. The call may have been executed; the platform "
-                    "team sees it by this request id.",
-                    timed_out=False,
-                ) from None
-            task.add_done_callback(_discard)  # nobody is left to answer; the call itself runs on
-            raise
+            # Requests are cancelled only when the process ends: the client must not take that for a reason to repeat.
+            task.add_done_callback(_discard)
+            raise errors.outcome_unknown(
+                "The gateway had to end before Pixapi answered. The call may have been executed; the platform "
+                "team sees it by this request id.",
+                timed_out=False,
+            ) from None
         _note(exchange, finished)
         if finished.reply is None:
             raise finished.error or errors.internal_error()

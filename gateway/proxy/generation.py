@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,8 +24,11 @@ _IMAGE_FIELDS = ("image", "images", "input_image", "image_url", "image_urls")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _COUNT_TEXT = re.compile(r"[0-9]{1,4}")
 _NUMBER_TEXT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_PIXELS = re.compile(r"([0-9]{1,6})(?:px)?(?: ?[x×*] ?([0-9]{1,6})(?:px)?)?")
-_THOUSANDS = re.compile(r"([0-9]{1,2}(?:\.[0-9])?)k")
+# Spaces are taken out and full-width characters folded before; what an upstream could read as a number counts as one.
+_PIXELS = re.compile(r"[+]?(\d+)(?:\.\d*)?(?:px)?(?:[x×*][+]?(\d+)(?:\.\d*)?(?:px)?)?")
+_THOUSANDS = re.compile(r"[+]?(\d+(?:\.\d+)?)k")
+_LINES = re.compile(r"(\d+)p")  # 1080p: the shorter side of 16:9
+_RATIO = re.compile(r"[a-z_-]*\d+(?:\.\d+)?[:/_]\d+(?:\.\d+)?")
 
 
 class Operation(Enum):
@@ -102,16 +106,16 @@ def from_form(form: Form, operation: Operation) -> Generation:
 
 
 def size_class(text: str) -> Literal["512", "1k", "2k", "4k"] | None:
-    """The size class of `1024x1536`, `2K`, `512`: by the longer side in pixels; None for auto, ratios, words."""
-    word = text.strip(" \t").lower()
-    pixels = _PIXELS.fullmatch(word)
-    if pixels is not None:
-        side = max(int(number) for number in pixels.groups() if number is not None)
-    else:
-        thousands = _THOUSANDS.fullmatch(word)
-        if thousands is None:
-            return None
-        side = int(Decimal(thousands[1]) * 1024)
+    """The size class of `1024x1536`, `2K`, `512`, `1080p`: by the longer side in pixels; None for auto, ratios, words.
+
+    A spelling with a number in it that is none of these counts as the largest: a hold must not be too small.
+    """
+    word = "".join(unicodedata.normalize("NFKC", text).lower().split())
+    if not any(char.isdigit() for char in word) or _RATIO.fullmatch(word):
+        return None
+    side = _longer_side(word)
+    if side is None:
+        return "4k"
     if side == 0:
         return None
     if side <= 512:
@@ -119,6 +123,17 @@ def size_class(text: str) -> Literal["512", "1k", "2k", "4k"] | None:
     if side <= 1536:
         return "1k"
     return "2k" if side <= 2560 else "4k"
+
+
+def _longer_side(word: str) -> int | None:
+    """Pixels, None when the word cannot be read."""
+    if (pixels := _PIXELS.fullmatch(word)) is not None:
+        return max(int(number) for number in pixels.groups() if number is not None)
+    if (thousands := _THOUSANDS.fullmatch(word)) is not None:
+        return int(Decimal(thousands[1]) * 1024)
+    if (lines := _LINES.fullmatch(word)) is not None:
+        return int(lines[1]) * 16 // 9
+    return None
 
 
 def _generation(

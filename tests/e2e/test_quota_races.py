@@ -57,7 +57,7 @@ class Pair:
         return sum(int(one["executions"]) for one in found)
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        return self.database.execute(query, values).fetchall()  # type: ignore[arg-type]
+        return self.database.execute(query, values).fetchall()
 
     def counter(self, team: str) -> tuple[int, int]:
         """(settled, held) of the team's only quota, in micro-credits."""

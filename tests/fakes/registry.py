@@ -8,7 +8,7 @@ from uuid import UUID
 
 from gateway import errors
 from gateway.credits.ledger import Conclusion, Ledger
-from gateway.tasks.registry import Registry, TaskRecord
+from gateway.tasks.registry import Registry, Seen, Stored, TaskRecord
 
 
 class FakeRegistry(Registry):
@@ -31,18 +31,24 @@ class FakeRegistry(Registry):
         record = self.records.get(task_id)
         return record if record is not None and record.team_id == team_id else None
 
-    async def store(
-        self, record: TaskRecord, status: str, body: bytes, cost: int | None, conclusion: Conclusion | None
-    ) -> bytes:
+    async def store(self, record: TaskRecord, seen: Seen) -> Stored:
         if self.full:
             raise errors.dependency_unavailable("full")
         known = self.records[record.id]
         if known.ended:
-            return known.body
-        self.records[record.id] = replace(known, status=status, body=body, ended=conclusion is not None)
-        if conclusion is not None:
-            self.conclusions.append(conclusion)
-        return body
+            return Stored(known.body, False)
+        self.records[record.id] = replace(
+            known, status=seen.status, body=seen.body, ended=seen.conclusion is not None, failed_reads=0
+        )
+        if seen.conclusion is not None:
+            self.conclusions.append(seen.conclusion)
+        return Stored(seen.body, True)
+
+    async def note_failure(self, record: TaskRecord, next_read: float) -> None:
+        if self.full:
+            raise errors.dependency_unavailable("full")
+        known = self.records[record.id]
+        self.records[record.id] = replace(known, failed_reads=known.failed_reads + 1)
 
 
 class FakeLedger(Ledger):

@@ -1,4 +1,7 @@
-"""Holds on a real Postgres: placed once, ended once whoever tries, and written down sooner or later."""
+"""What a hold and a task are stored with, and what has been sent is written down sooner or later.
+
+Quotas, races and the bookkeeping: tests/integration/ledger.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,11 @@ from uuid import UUID
 import pytest
 
 from gateway.credits import ledger as module
-from gateway.credits.ledger import Conclusion, Ledger, SentVia, conclude
-from gateway.errors import GatewayError
-from gateway.ids import uuid7
+from gateway.credits.ledger import Conclusion, Ledger, SentVia
 from tests.fakes.flaky_database import FlakyDatabase
 from tests.fakes.stored import Caller, attempt_rows, caller, hold_row, task_row
 
-RELEASED, UNKNOWN = Conclusion(state="released", reason="x"), Conclusion(state="unknown", reason="lost")
-
-
-def settled(micro: int, *flags: str) -> Conclusion:
-    return Conclusion(state="settled", settled=micro, flags=flags)
+SETTLED = Conclusion(state="settled", settled=5)
 
 
 @pytest.fixture
@@ -43,7 +40,7 @@ async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 10.0
 
 async def test_a_hold_is_placed_as_ordered(database: FlakyDatabase, ledger: Ledger, team: Caller) -> None:
     before = datetime.now(UTC)
-    hold = await ledger.place(team.order(1_500_000))
+    hold = (await ledger.place(team.order(1_500_000))).id
     row = await hold_row(database, hold)
     assert (row.state, row.quote, row.settled, row.ended_at, row.flags) == ("held", 1_500_000, None, None, [])
     order = team.order()
@@ -51,75 +48,6 @@ async def test_a_hold_is_placed_as_ordered(database: FlakyDatabase, ledger: Ledg
     assert (row.operation, row.model, row.task_id) == (order.operation, order.model, None)
     assert hold.version == 7
     assert abs((row.placed_at - before).total_seconds()) < 60
-
-
-@pytest.mark.parametrize("conclusion", [settled(1), settled(0, "odd_answer"), RELEASED, UNKNOWN])
-async def test_a_hold_ends_as_concluded(
-    database: FlakyDatabase, ledger: Ledger, team: Caller, conclusion: Conclusion
-) -> None:
-    hold = await ledger.place(team.order())
-    assert await ledger.end(hold, conclusion)
-    row = await hold_row(database, hold)
-    assert (row.state, row.settled, row.reason) == (conclusion.state, conclusion.settled, conclusion.reason)
-    assert (row.estimated, tuple(row.flags)) == (conclusion.estimated, conclusion.flags)
-    assert (row.ended_at is None) is (conclusion.state == "unknown")
-
-
-@pytest.mark.parametrize("first", [settled(5), RELEASED])
-@pytest.mark.parametrize("second", [settled(7, "overrun"), RELEASED, UNKNOWN])
-async def test_what_has_ended_stays(
-    database: FlakyDatabase, ledger: Ledger, team: Caller, first: Conclusion, second: Conclusion
-) -> None:
-    hold = await ledger.place(team.order())
-    assert await ledger.end(hold, first)
-    before = await hold_row(database, hold)
-    assert not await ledger.end(hold, second)
-    assert await hold_row(database, hold) == before
-
-
-async def test_an_unknown_hold_can_still_be_resolved(
-    database: FlakyDatabase, ledger: Ledger, team: Caller
-) -> None:
-    hold = await ledger.place(team.order())
-    assert await ledger.end(hold, Conclusion(state="unknown", flags=("aged",)))
-    assert not await ledger.end(hold, UNKNOWN)
-    assert await ledger.end(hold, settled(5, "odd_cost"))
-    row = await hold_row(database, hold)
-    assert (row.state, row.settled, row.flags) == ("settled", 5, ["aged", "odd_cost"])
-
-
-async def test_a_hold_nobody_placed_cannot_end(ledger: Ledger) -> None:
-    assert not await ledger.end(uuid7(), RELEASED)
-
-
-async def test_fifty_callers_conclude_a_hold_once(
-    database: FlakyDatabase, ledger: Ledger, team: Caller, module_database_url: str
-) -> None:
-    other_process = Ledger(second := FlakyDatabase(module_database_url, pool_wait=20.0, lock_timeout=20.0))
-    hold = await ledger.place(team.order())
-    verbs = [settled(number) if number % 2 else RELEASED for number in range(50)]
-    ended = await asyncio.gather(
-        *((other_process if number % 3 else ledger).end(hold, verb) for number, verb in enumerate(verbs))
-    )
-    await second.close()
-    (winner,) = [number for number, changed in enumerate(ended) if changed]
-    row = await hold_row(database, hold)
-    assert (row.state, row.settled) == (verbs[winner].state, verbs[winner].settled)
-
-
-async def test_a_conclusion_shares_its_caller_s_transaction(
-    database: FlakyDatabase, ledger: Ledger, team: Caller
-) -> None:
-    hold = await ledger.place(team.order())
-
-    async def fail_after_concluding() -> None:
-        async with database.transaction() as connection:
-            assert await conclude(connection, hold, RELEASED)
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        await fail_after_concluding()
-    assert (await hold_row(database, hold)).state == "held"
 
 
 def sends(team: Caller) -> list[SentVia]:
@@ -132,7 +60,7 @@ def sends(team: Caller) -> list[SentVia]:
 async def test_a_task_is_bound_with_its_owner_and_its_attempts(
     database: FlakyDatabase, ledger: Ledger, team: Caller
 ) -> None:
-    hold, task = await ledger.place(team.order()), team.task()
+    hold, task = (await ledger.place(team.order())).id, team.task()
     for _ in range(2):  # a repeat of the verb changes nothing
         await ledger.bind(hold, team.order(), task, sends(team))
     row = await task_row(database, task.id)
@@ -151,18 +79,9 @@ async def test_a_task_id_that_is_taken_stays_its_owner_s(
     database: FlakyDatabase, ledger: Ledger, team: Caller
 ) -> None:
     thief, task = await caller(database), team.task()
-    await ledger.bind(await ledger.place(team.order()), team.order(), task, [])
-    await ledger.bind(await ledger.place(thief.order()), thief.order(), thief.task(task.id), [])
+    for one, wanted in ((team, task), (thief, thief.task(task.id))):
+        await ledger.bind((await ledger.place(one.order())).id, one.order(), wanted, [])
     assert (await task_row(database, task.id)).team_id == team.team_id
-
-
-async def test_the_attempts_of_a_refused_call_are_kept(
-    database: FlakyDatabase, ledger: Ledger, team: Caller
-) -> None:
-    hold = await ledger.place(team.order())
-    await ledger.end(hold, RELEASED, sends(team))
-    assert len(await attempt_rows(database, hold)) == 2
-    assert (await hold_row(database, hold)).upstream_key_id == team.upstream_key_id
 
 
 # Postgres goes away ----------------------------------------------------------------------------------------
@@ -178,24 +97,15 @@ def test_the_caller_waits_five_seconds_at_most() -> None:
     assert module.WAIT_SECONDS == 5.0
 
 
-async def test_without_postgres_no_hold_is_placed(
-    database: FlakyDatabase, ledger: Ledger, team: Caller
-) -> None:
-    database.down = True
-    with pytest.raises(GatewayError) as caught:
-        await ledger.place(team.order())
-    assert (caught.value.status, caught.value.retry) == (503, True)
-
-
 @pytest.mark.usefixtures("hurried")
 async def test_an_end_is_repeated_until_postgres_is_back(
     database: FlakyDatabase, ledger: Ledger, team: Caller
 ) -> None:
-    hold = await ledger.place(team.order())
+    hold = (await ledger.place(team.order())).id
     database.down = True
     asked = database.asked
     started = time.monotonic()
-    await ledger.end_surely(hold, settled(5), sends(team))
+    await ledger.end_surely(hold, SETTLED, sends(team))
     assert 0.1 <= time.monotonic() - started < 3
     assert database.asked > asked + 1
     database.down = False
@@ -212,7 +122,7 @@ async def test_an_end_is_repeated_until_postgres_is_back(
 async def test_a_task_is_known_as_unbound_until_it_is_written(
     database: FlakyDatabase, ledger: Ledger, team: Caller
 ) -> None:
-    hold, task = await ledger.place(team.order()), team.task()
+    hold, task = (await ledger.place(team.order())).id, team.task()
     database.down = True
     await ledger.bind_surely(hold, team.order(), task, [])
     assert ledger.is_unbound(task.id)
@@ -228,11 +138,11 @@ async def test_a_task_is_known_as_unbound_until_it_is_written(
 async def test_with_postgres_there_nothing_is_left_to_repeat(
     database: FlakyDatabase, ledger: Ledger, team: Caller
 ) -> None:
-    hold, task = await ledger.place(team.order()), team.task()
+    hold, task = (await ledger.place(team.order())).id, team.task()
     await ledger.bind_surely(hold, team.order(), task, [])
     assert not ledger.is_unbound(task.id)
     assert (await task_row(database, task.id)).hold_id == hold
-    await ledger.end_surely(hold, settled(1))
+    await ledger.end_surely(hold, SETTLED)
     assert (await hold_row(database, hold)).state == "settled"
 
 
@@ -240,16 +150,16 @@ async def test_with_postgres_there_nothing_is_left_to_repeat(
 async def test_a_process_that_ends_gives_the_verbs_a_last_chance(
     database: FlakyDatabase, ledger: Ledger, team: Caller
 ) -> None:
-    written, lost = await ledger.place(team.order()), await ledger.place(team.order())
+    written, lost = [(await ledger.place(team.order())).id for _ in range(2)]
     database.down = True
-    await ledger.end_surely(written, settled(5))
+    await ledger.end_surely(written, SETTLED)
     closing = asyncio.create_task(ledger.close(10))
     await asyncio.sleep(0.05)
     database.down = False
     await closing
     assert (await hold_row(database, written)).state == "settled"
     database.down = True
-    await ledger.end_surely(lost, settled(5))
+    await ledger.end_surely(lost, SETTLED)
     await ledger.close(0.05)
     database.down = False
     await asyncio.sleep(0.1)

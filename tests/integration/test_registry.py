@@ -8,11 +8,17 @@ import pytest
 
 from gateway.credits.ledger import Conclusion, Ledger
 from gateway.pool import upstream_keys
-from gateway.tasks.registry import Registry, TaskRecord
+from gateway.tasks.registry import Registry, Seen, Stored, TaskRecord
 from tests.fakes.flaky_database import FlakyDatabase
 from tests.fakes.stored import ACTOR, Caller, caller, hold_row, task_row
 
-SETTLED = Conclusion(state="settled", settled=1_500_000)
+RUNNING = Seen(status="processing", body=b"running", next_read=30)
+
+
+def ended(cost: int = 1_500_000, body: bytes = b"done") -> Seen:
+    """A completed task that cost so much."""
+    settled = Conclusion(state="settled", settled=cost)
+    return Seen(status="completed", body=body, next_read=0, cost=cost, conclusion=settled)
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ async def team(database: FlakyDatabase) -> Caller:
 async def accepted(database: FlakyDatabase, team: Caller) -> TaskRecord:
     """A task of the team, as the registry finds it."""
     ledger, task = Ledger(database), team.task()
-    await ledger.bind(await ledger.place(team.order()), team.order(), task, [])
+    await ledger.bind((await ledger.place(team.order())).id, team.order(), task, [])
     record = await Registry(database).find(team.team_id, task.id)
     assert record is not None
     return record
@@ -66,7 +72,7 @@ async def test_a_running_state_is_kept_and_changes_no_credit(
     database: FlakyDatabase, registry: Registry, team: Caller
 ) -> None:
     record = await accepted(database, team)
-    assert await registry.store(record, "processing", b"running", None, None) == b"running"
+    assert await registry.store(record, RUNNING) == Stored(b"running", True)
     row = await task_row(database, record.id)
     assert (row.status, row.body, row.ended_at) == ("processing", b"running", None)
     assert row.read_at is not None
@@ -77,7 +83,7 @@ async def test_the_end_of_a_task_ends_its_hold(
     database: FlakyDatabase, registry: Registry, team: Caller
 ) -> None:
     record = await accepted(database, team)
-    assert await registry.store(record, "completed", b"done", 1_500_000, SETTLED) == b"done"
+    assert await registry.store(record, ended()) == Stored(b"done", True)
     row, hold = await task_row(database, record.id), await hold_row(database, record.hold_id)
     assert (row.status, row.credits_cost, row.ended_at is None) == ("completed", 1_500_000, False)
     assert (hold.state, hold.settled) == ("settled", 1_500_000)
@@ -90,11 +96,12 @@ async def test_an_ended_task_never_changes_again(
     database: FlakyDatabase, registry: Registry, team: Caller
 ) -> None:
     record = await accepted(database, team)
-    await registry.store(record, "completed", b"done", 1_500_000, SETTLED)
+    await registry.store(record, ended())
     before = await task_row(database, record.id), await hold_row(database, record.hold_id)
-    failed = Conclusion(state="released")
-    assert await registry.store(record, "failed", b"failed", None, failed) == b"done"
-    assert await registry.store(record, "processing", b"running", None, None) == b"done"
+    failed = Seen(status="failed", body=b"failed", next_read=0, conclusion=Conclusion(state="released"))
+    for seen in (failed, RUNNING):
+        assert await registry.store(record, seen) == Stored(b"done", False)
+    await registry.note_failure(record, 5)
     assert (await task_row(database, record.id), await hold_row(database, record.hold_id)) == before
 
 
@@ -102,14 +109,11 @@ async def test_of_many_who_read_the_end_one_concludes(
     database: FlakyDatabase, registry: Registry, team: Caller
 ) -> None:
     record = await accepted(database, team)
-    ends = [Conclusion(state="settled", settled=number) for number in range(20)]
-    bodies = await asyncio.gather(
-        *(
-            registry.store(record, "completed", str(number).encode(), number, end)
-            for number, end in enumerate(ends)
-        )
+    stored = await asyncio.gather(
+        *(registry.store(record, ended(number, str(number).encode())) for number in range(20))
     )
-    (body,) = set(bodies)
+    (body,) = {one.body for one in stored}
+    assert sum(one.changed for one in stored) == 1
     row, hold = await task_row(database, record.id), await hold_row(database, record.hold_id)
     assert row.body == body
     assert row.credits_cost == hold.settled == int(body)
@@ -120,6 +124,6 @@ async def test_a_hold_an_admin_has_resolved_stays_resolved(
 ) -> None:
     record = await accepted(database, team)
     await Ledger(database).end(record.hold_id, Conclusion(state="released", reason="by an admin"))
-    assert await registry.store(record, "completed", b"done", 1_500_000, SETTLED) == b"done"
+    assert await registry.store(record, ended()) == Stored(b"done", True)
     assert (await task_row(database, record.id)).status == "completed"
     assert (await hold_row(database, record.hold_id)).state == "released"

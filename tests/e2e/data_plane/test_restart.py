@@ -4,6 +4,7 @@ nor repeated, and what was never sent costs nothing."""
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,30 @@ def test_what_is_not_sent_is_released_and_what_is_cut_off_is_unknown(
         with unanswered(port) as head:
             assert ident.encode() in head
             assert ending.stop() == 0
+            answer = lost.result()
+    assert answer is not None
+    error_of(answer, 502, "upstream_outcome_unknown", "upstream_outcome_unknown")
+    assert answer.headers["x-should-retry"] == "false"
+    assert shared.held(ident).state == "unknown"
+
+
+def test_a_second_signal_gives_no_client_a_reason_to_repeat(shared: Rig, port: socket.socket) -> None:
+    port.listen()
+    settings = {
+        "GATEWAY_UPSTREAM__BASE_URL": f"http://127.0.0.1:{port.getsockname()[1]}",
+        "GATEWAY_SERVER__DRAIN_SECONDS": "60",
+    }
+    ident = "ended-at-once"
+    with (
+        harness.beside(shared.gateway.environment | settings) as ending,
+        caller(ending.base, shared.key) as client,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        lost = threads.submit(post, client, ident)
+        with unanswered(port):
+            ending.child.send_signal(signal.SIGTERM)
+            harness.eventually(lambda: httpx.get(f"{ending.base}/readyz", trust_env=False).status_code == 503)
+            assert ending.stop() == 1  # cut short
             answer = lost.result()
     assert answer is not None
     error_of(answer, 502, "upstream_outcome_unknown", "upstream_outcome_unknown")

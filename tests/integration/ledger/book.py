@@ -102,7 +102,7 @@ class Book:
             await quotas.remove(connection, "admin", owner, period)
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        return self.sql.execute(query, values).fetchall()  # type: ignore[arg-type]
+        return self.sql.execute(query, values).fetchall()
 
     def counters(self, owner: Owner) -> dict[str, tuple[int, int]]:
         """(settled, held) of the running counters of one owner by period."""

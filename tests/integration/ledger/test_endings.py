@@ -242,10 +242,14 @@ async def test_conclusions_in_the_callers_transaction_are_undone_with_it(book: B
     team = book.team()
     await book.quota(team.owner(), "month", 10)
     holds = [await book.ledger.place(team.order()) for _ in range(3)]
-    with pytest.raises(RuntimeError, match="crash"):
+
+    async def crash_after_concluding() -> None:
         async with book.database.transaction() as connection:
             await conclude(connection, holds[0].id, settled(1))
             raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        await crash_after_concluding()
     assert book.hold(holds[0].id)["state"] == "held"
     async with book.database.transaction() as connection:
         ended = await conclude_all(

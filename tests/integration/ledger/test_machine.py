@@ -108,7 +108,7 @@ class LedgerMachine(RuleBasedStateMachine):
         url = create_database(self.admin_url, self.name, template=self.template)
         with psycopg.connect(address(url), autocommit=True) as connection:
             connection.execute(CLOCK)
-            connection.execute(f"ALTER DATABASE {self.name} SET search_path = clock, public, pg_catalog")  # type: ignore[arg-type]
+            connection.execute(f"ALTER DATABASE {self.name} SET search_path = clock, public, pg_catalog")
         self.runner = asyncio.Runner()
         self.book = Book.open(url)
         self.processes = [self.book.ledger, self.book.process()]

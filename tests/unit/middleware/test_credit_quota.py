@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import errors
 from gateway.catalog.model_list import ModelList
 from gateway.catalog.price_file import PriceFile
-from gateway.credits.ledger import Conclusion, Ledger, Order
+from gateway.credits.ledger import Conclusion, Ledger, Order, Placed
 from gateway.errors import GatewayError
 from gateway.middleware.credit_quota import CreditQuotaMiddleware
 from gateway.pool.dispatch import Dispatcher
@@ -41,11 +41,11 @@ class NotedLedger(Ledger):
         self.ended: list[tuple[UUID, Conclusion]] = []
         self.down = False
 
-    async def place(self, order: Order) -> UUID:
+    async def place(self, order: Order) -> Placed:
         if self.down:
             raise errors.dependency_unavailable("down")
         self.placed.append(order)
-        return HOLD
+        return Placed(id=HOLD, remaining=None, shadow_refused=False)
 
     async def end_surely(self, hold_id: UUID, conclusion: Conclusion, sent: Any = ()) -> None:
         self.ended.append((hold_id, conclusion))

@@ -185,8 +185,13 @@ def test_input_images_of_a_form_are_its_files_without_masks() -> None:
         ("1280×720", "1k"),
         ("1537x10", "2k"), ("2K", "2k"), (" 2k ", "2k"), ("1920 x 1080", "2k"), ("720*2560", "2k"), ("2048", "2k"),
         ("2561x1", "4k"), ("4k", "4k"), ("4K", "4k"), ("4096x4096", "4k"), ("8k", "4k"), ("999999x1", "4k"),
-        ("auto", None), ("16:9", None), ("", None), ("1024x", None), ("x1024", None), ("large", None), ("-1x5", None),
-        ("0x0", None), ("0k", None), ("1080p", None), ("1024x1024x1024", None), ("١٠٢٤x١٠٢٤", None), ("k", None),
+        ("auto", None), ("16:9", None), ("", None), ("large", None), ("0x0", None), ("0k", None), ("k", None),
+        ("landscape_4_3", None), ("1080p", "2k"), ("720p", "1k"), ("2160p", "4k"),
+        # what another reader may take for a large size is never priced as a small one
+        ("0004096x0004096", "4k"), ("99999999x1", "4k"), ("4096  x  4096", "4k"), ("4096\u00a0x\u00a04096", "4k"),
+        ("\uff14\uff10\uff19\uff16x4096", "4k"), ("+4096x4096", "4k"), ("4096.0x4096", "4k"), ("100k", "4k"),
+        ("1024x", "4k"), ("x1024", "4k"), ("-1x5", "4k"), ("1024x1024x1024", "4k"), ("1,024x1,024", "4k"),
+        ("\u0661\u0660\u0662\u0664x1", "1k"),
     ],
 )  # fmt: skip
 def test_size_classes(text: str, found: str | None) -> None:

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatcher
 from gateway.pool.pool import Pool
 from gateway.tasks.reader import Reading, TaskReader
-from gateway.tasks.registry import TaskRecord
+from gateway.tasks.registry import Seen, TaskRecord
 from gateway.upstream.client import Call, NotSentError, SentUnknownError
 from tests.fakes.clock import FakeClock
 from tests.fakes.key_table import KeyTable, pool_of
@@ -114,7 +114,7 @@ async def test_the_state_another_process_stored_first_stays(rig: Rig) -> None:
     rig.upstream.gate.clear()
     reading = asyncio.create_task(rig.read())
     await turns()
-    await rig.registry.store(rig.record, "failed", FAILED.body, None, None)
+    await rig.registry.store(rig.record, Seen(status="failed", body=FAILED.body, next_read=0))
     rig.registry.records["t"] = replace(rig.registry.records["t"], ended=True)
     rig.answer = DONE
     rig.upstream.gate.set()
