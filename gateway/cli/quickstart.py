@@ -137,8 +137,8 @@ class Started:
         simulated = self.upstream.label == "sandbox"
         upstream = f"a simulated Pixapi ({self.upstream.base_url})" if simulated else self.upstream.base_url
         own = Path(sys.executable).with_name("pixapi-gateway")
-        command = os.path.relpath(own) if own.exists() else "pixapi-gateway"
-        real = "Get real pictures: start this with PIXAPI_KEY=sk_… in the environment."
+        command = shlex.quote(os.path.relpath(own)) if own.exists() else "pixapi-gateway"
+        real = "Real pictures: start this with PIXAPI_KEY=sk_… in the environment."
         spend = "Every call spends credits of your Pixapi account; the team's limit holds it."
         return f"""
 Pixapi gateway {__version__} serves {upstream}.
@@ -155,10 +155,12 @@ Make a picture as team demo, which has {self.demo.limit} credits a month:
 Then try:
   1. In your code: base_url={self.base}/v1, api_key=<the team key>
   2. Another team with a limit of its own, from a second terminal:
-       set -a; . {data / ENVIRONMENT_FILE}; set +a
+       set -a; . {shlex.quote(str(data / ENVIRONMENT_FILE))}; set +a
        {command} teams create --name Studio --period month --limit 200
        {command} keys issue --team studio --name laptop
-  3. {real if simulated else spend}
+  3. What it has cost, and whether the ledger adds up:
+       {command} usage --by team,model && {command} ledger verify
 
+{real if simulated else spend}
 Data and secrets stay in {data}/. Ctrl-C stops everything.
 """

@@ -84,17 +84,17 @@ class Book:
             )
         return team
 
-    def bare_quota(self, owner: Owner, period: Period, credits: float, *, enforce: bool = True) -> None:
+    def bare_quota(self, owner: Owner, period: Period, amount: float, *, enforce: bool = True) -> None:
         """A quota without a counter: the next call is the first that needs one."""
         self.sql.execute(
             "INSERT INTO quotas (id, team_id, key_id, period, limit_micro, enforce) VALUES (%s, %s, %s, %s, %s, %s)",
-            (uuid7(), owner.team_id, owner.key_id, period, int(credits * CREDIT), enforce),
+            (uuid7(), owner.team_id, owner.key_id, period, int(amount * CREDIT), enforce),
         )
 
-    async def quota(self, owner: Owner, period: Period, credits: float, *, enforce: bool = True) -> Quota:
+    async def quota(self, owner: Owner, period: Period, amount: float, *, enforce: bool = True) -> Quota:
         """A quota made or changed as an admin does."""
         async with self.database.transaction() as connection:
-            limit = Limit(int(credits * CREDIT), enforce)
+            limit = Limit(int(amount * CREDIT), enforce)
             return await quotas.put(connection, "admin", owner, period, limit)
 
     async def remove(self, owner: Owner, period: Period) -> None:
@@ -141,8 +141,8 @@ def address(url: str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def settled(credits: float, **fields: Any) -> Conclusion:
-    return Conclusion(state="settled", settled=int(credits * CREDIT), **fields)
+def settled(amount: float, **fields: Any) -> Conclusion:
+    return Conclusion(state="settled", settled=int(amount * CREDIT), **fields)
 
 
 RELEASED = Conclusion(state="released", reason="test")

@@ -71,7 +71,7 @@ async def test_missing_and_doubled_ids_in_one_statement(book: Book) -> None:
     placed = await book.ledger.place(team.order())
     missing = str(uuid7())
     sent = [{"number": 1, "upstream_key": str(UUID(int=7)), "outcome": "x", "status": 1, "milliseconds": 1}]
-    items = [
+    items: list[dict[str, Any]] = [
         {"id": missing, "state": "settled", "settled": 5, "sent": sent},
         {"id": str(placed.id), "state": "settled", "settled": 7},
         {"id": str(placed.id), "state": "released"},

@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from gateway.credits import counters
-from gateway.credits.ledger import Conclusion, Ledger, NewTask
+from gateway.credits.ledger import Conclusion, Ledger, NewTask, Placed
 from gateway.credits.quotas import Period
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
@@ -188,6 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if isinstance(answer, GatewayError):
                 assert (answer.status, admitted) == (402, False)
                 continue
+            assert isinstance(answer, Placed)
             assert admitted
             assert (answer.shadow_refused, answer.remaining) == (shadow, left)
             self.holds.append(Hold(answer.id, key, quote, self.book.hold(answer.id)["placed_at"]))
@@ -295,7 +296,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert states == {hold.id: hold.state for hold in self.holds}
 
 
-async def _place(ledger: Ledger, team: Team, calls: list[tuple[int, int]]) -> list[object]:
+async def _place(ledger: Ledger, team: Team, calls: list[tuple[int, int]]) -> list[Placed | BaseException]:
     return await asyncio.gather(
         *(ledger.place(team.order(quote, key)) for key, quote in calls), return_exceptions=True
     )

@@ -28,6 +28,8 @@ ZONES = [
     "Pacific/Chatham",
 ]
 KINDS = ["day", "week", "month"]
+EARLIEST = datetime(2005, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # hypothesis adds the zone
+LATEST = EARLIEST.replace(year=2036)
 Bounds = tuple[datetime, datetime | None]
 ANY_CONNECTION = settings(
     derandomize=True,
