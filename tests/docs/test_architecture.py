@@ -6,6 +6,7 @@ import re
 import tomllib
 
 from gateway import runtime
+from gateway.tasks import reconciler
 from tests.docs.pages import ROOT, blocks, page, spans, table
 
 GATEWAY = ROOT / "gateway"
@@ -37,7 +38,12 @@ def test_the_picture_shows_the_layers_of_the_contract() -> None:
 def test_background_work_has_the_intervals_of_the_source() -> None:
     listed = [row[0] for row in table(page("docs/architecture.md"), "every")]
     seconds = (runtime.POOL_REFRESH_SECONDS, runtime.PRICES_SECONDS, runtime.MODELS_WARM_SECONDS)
-    assert listed == [f"{every:g} s" for every in seconds]
+    assert listed == [
+        *(f"{every:g} s" for every in seconds),
+        f"≤ {reconciler.IDLE:g} s",
+        f"{runtime.AGING_SECONDS:g} s",
+        f"{runtime.PARTITIONS_SECONDS / 3600:g} h, and at start",
+    ]
 
 
 def test_the_contract_is_exhaustive() -> None:
