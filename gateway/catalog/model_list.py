@@ -1,7 +1,8 @@
 """Which models each Pixapi account lists: read through one of its keys, fresh for minutes, stale for a day.
 
 The union is what `/v1/models` narrows to its caller, and a paid call goes only to keys of an account that lists its
-model. Each account's list is read by one task for all who wait; while Pixapi cannot be asked the old list serves.
+model. Each account's list is read by one task for all who wait; while Pixapi cannot be asked the old list serves, and
+nobody waits for one account's list while another's is there.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class AccountModels:
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    """Every account's models together; `read_at` is the oldest list's."""
+    """The models of the accounts whose lists are known; `read_at` is the oldest list's.
+
+    `cache` says what was served: `hit` fresh lists, `stale` an old one among them, `miss` what was waited for.
+    """
 
     entries: dict[str, dict[str, Any]]
     read_at: float
@@ -78,16 +82,19 @@ class ModelList:
         return not accounts or any(self.lists(account, model) for account in accounts)
 
     async def union(self, request_id: str) -> Union:
-        """All accounts' models. Waits for lists nobody has read yet; raises GatewayError when there is none at all."""
+        """All accounts' models. Waits only while no list at all is known; raises GatewayError when none can be read."""
         accounts = self._pool.accounts()
         if not accounts:
             raise no_key()
-        missing = [account for account in accounts if self._usable(account) is None]
-        await self._refresh(missing, request_id)
-        for account in accounts.difference(missing):
-            if self._due(account):
-                self._start(account, request_id)  # others get the old list meanwhile
-        known = [one for account in sorted(accounts) if (one := self._usable(account)) is not None]
+        known = self._known(accounts)
+        waited = not known
+        if waited:
+            await self._refresh(accounts, request_id)
+            known = self._known(accounts)
+        else:
+            for account in accounts:
+                if self._due(account):
+                    self._start(account, request_id)  # whoever asks next gets the new list
         if not known:
             failures = [self._failed_at[account][1] for account in accounts if account in self._failed_at]
             raise failures[0] if failures else no_key()
@@ -97,7 +104,7 @@ class ModelList:
                 entries.setdefault(model, entry)
         oldest = min(one.read_at for one in known)
         late = self._clock.monotonic() - oldest >= self._fresh
-        return Union(entries, oldest, "miss" if missing else "stale" if late else "hit")
+        return Union(entries, oldest, "miss" if waited else "stale" if late else "hit")
 
     async def warm(self) -> None:
         """Reads what is missing or due, for whoever asks next; failures are logged and tried again later."""
@@ -113,6 +120,9 @@ class ModelList:
         if known is None or self._clock.monotonic() - known.read_at >= self._stale:
             return None
         return known
+
+    def _known(self, accounts: Iterable[str]) -> list[AccountModels]:
+        return [one for account in sorted(accounts) if (one := self._usable(account)) is not None]
 
     def _due(self, account: str) -> bool:
         known = self._lists.get(account)

@@ -91,7 +91,7 @@ async def _use_upstream_key(connection: AsyncConnection, vault: Vault, label: st
         if stored is not None and other != label and stored.state != "disabled":
             await upstream_keys.disable(connection, ACTOR, other)
     stored = await _stored(connection, label)
-    if stored is not None and stored.last4 != secret[-4:]:
+    if stored is not None and not await upstream_keys.has_secret(connection, vault, stored.id, secret):
         await upstream_keys.remove(connection, ACTOR, label, force=True)
         stored = None
     if stored is None:

@@ -1,7 +1,7 @@
 """The one way to Pixapi: lease a key → send → classify → report → repeat only if it cannot cost twice.
 
-A paid call is sent again in two cases, once each: when no byte of it left (any key), and when Pixapi definitely
-refused our key (another key). A call that may have been executed is never repeated.
+A paid call is sent again in two cases, once each and counted apart: when no byte of it left (any key), and when
+Pixapi definitely refused our key (another key). A call that may have been executed is never repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from gateway.upstream.client import Call, NotSentError, Reply, SentUnknownError,
 from gateway.upstream.headers import toward_pixapi
 from gateway.upstream.outcomes import Outcome, Verdict
 
-SENDS = 2
+REPEATS = 1  # of each kind
+SENDS = 1 + 2 * REPEATS
+REFUSED_RETRY_SECONDS = 5.0  # short: SDKs wait that long before their user hears what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,12 @@ class Dispatcher:
         self._read_timeout = read_timeout
 
     async def pay(self, call: PaidCall) -> Dispatched:
-        """Sends a paid call at most twice, the second time only when the first certainly was not executed."""
+        """Sends a paid call at most `SENDS` times, again only when the send before certainly was not executed."""
         result = Dispatched(Verdict.NOT_SENT, None)
         refused: list[UUID] = []
         empty: set[str] = set()
-        while len(result.attempts) < SENDS:
+        lost = 0
+        while lost <= REPEATS and len(refused) <= REPEATS:
             try:
                 lease = self._lease_paid(call, refused, empty)
             except GatewayError as error:
@@ -89,8 +92,10 @@ class Dispatcher:
                 result.error = _refused(outcome)
                 if outcome.verdict is Verdict.KEY_EXHAUSTED:
                     empty.add(lease.key.account)
-            elif outcome.verdict is not Verdict.NOT_SENT:
-                return result
+            elif outcome.verdict is Verdict.NOT_SENT:
+                lost += 1
+            else:
+                break
         return result
 
     def _lease_paid(self, call: PaidCall, refused: Sequence[UUID], empty: Container[str]) -> Lease:
@@ -196,11 +201,11 @@ def _refused(outcome: Outcome) -> GatewayError:
             "The Pixapi accounts behind the gateway are out of credits; nothing was executed. "
             "The platform team has to top them up.",
             "upstream_out_of_credits",
-            retry_after=60,
+            retry_after=REFUSED_RETRY_SECONDS,
         )
     return errors.upstream_unavailable(
         "Pixapi refused the gateway's own keys; nothing was executed. The platform team sees which with "
         "'pixapi-gateway upstream-keys list'.",
         "upstream_key_refused",
-        retry_after=60,
+        retry_after=REFUSED_RETRY_SECONDS,
     )

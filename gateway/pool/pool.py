@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, select, text
+from sqlalchemy import select
 
 from gateway import errors
 from gateway.clock import Clock
@@ -23,11 +23,14 @@ from gateway.db.engine import Database
 from gateway.db.tables import upstream_keys
 from gateway.pool.health import HEALTHY, Health, Use, after
 from gateway.pool.read_budget import ReadBudgets, Reserve
+from gateway.pool.rests import Change, left
 from gateway.pool.selection import Candidate, choose
 from gateway.pool.vault import Vault, VaultError
-from gateway.upstream.outcomes import Outcome
+from gateway.upstream.outcomes import Outcome, Verdict
 
 log = logging.getLogger("gateway.pool")
+
+LONGEST_RETRY_SECONDS = 10.0  # an SDK waits that long before its user hears what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class Pool:
         self._busy: dict[tuple[UUID, Use], int] = {}
         self._budgets = ReadBudgets(reads_per_second)
         self._writes: set[asyncio.Task[None]] = set()
-        self._written: dict[UUID, float] = {}  # when our last word on a key was (or will be) in Postgres
+        self._unwritten: Counter[UUID] = Counter()  # our words on a key that are on their way to Postgres
+        self._written: dict[UUID, float] = {}  # when the last one was there
         self._refreshing = asyncio.Lock()  # an older reading must not overwrite a newer one
 
     @property
@@ -161,7 +165,7 @@ class Pool:
                 "upstream key rests",
                 extra={"upstream_key": lease.key.label, "reason": health.reason, "use": lease.use.value},
             )
-        self._write_down(lease.key.id, health, now)
+        self._write_down(Change(lease.key.id, before, health, now, outcome.verdict is Verdict.ANSWERED))
 
     def release(self, lease: Lease) -> None:
         """Gives the lease back without a word about the key; a second time does nothing."""
@@ -183,7 +187,8 @@ class Pool:
         self._sealed = {row.id: row.secret for row in rows}
         self._budgets.keep(self._keys)
         # What this process noted after it asked is newer than what it was told.
-        newer = {key: self._health[key] for key, at in self._written.items() if at >= asked}
+        told = {key for key, at in self._written.items() if at >= asked}
+        newer = {key: self._health[key] for key in told | set(+self._unwritten)}
         self._health = {row.id: _health_of(row, now) for row in rows} | newer
 
     async def close(self) -> None:
@@ -228,7 +233,7 @@ class Pool:
             "Every upstream key is refused by Pixapi or out of credits; nothing was sent. The platform team sees "
             "why with 'pixapi-gateway upstream-keys list'.",
             "upstream_keys_resting",
-            retry_after=min(wait, 60),
+            retry_after=min(wait, LONGEST_RETRY_SECONDS),
         )
 
     def _rests(self, key: UpstreamKey, use: Use) -> bool:
@@ -252,30 +257,23 @@ class Pool:
                 return None
         return UpstreamKey(row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state)
 
-    def _write_down(self, key_id: UUID, health: Health, now: float) -> None:
-        self._written[key_id] = math.inf
-        task = asyncio.create_task(self._store(key_id, health, now))
+    def _write_down(self, change: Change) -> None:
+        self._unwritten[change.key] += 1
+        task = asyncio.create_task(self._store(change))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
-    async def _store(self, key_id: UUID, health: Health, now: float) -> None:
-        statement = (
-            upstream_keys.update()
-            .where(upstream_keys.c.id == key_id)
-            .values(
-                paid_rests_until=_in(health.paid_until - now),
-                reads_rest_until=_in(health.reads_until - now),
-                rest_reason=health.reason,
-                rest_count=health.refusals,
-            )
-        )
+    async def _store(self, change: Change) -> None:
         try:
             async with self._database.autocommit() as connection:
-                await connection.execute(statement)
+                statement = change.statement(self._clock.monotonic())
+                if statement is not None:
+                    await connection.execute(statement)
         except errors.GatewayError:
-            log.warning("a rest was not written down", extra={"upstream_key": str(key_id)})
+            log.warning("a rest was not written down", extra={"upstream_key": str(change.key)})
         finally:
-            self._written[key_id] = self._clock.monotonic()
+            self._unwritten[change.key] -= 1
+            self._written[change.key] = self._clock.monotonic()
 
 
 def no_key() -> errors.GatewayError:
@@ -298,22 +296,11 @@ def _health_of(row: Any, now: float) -> Health:
     )
 
 
-def _in(seconds: float) -> Any:
-    """The database's clock in so many seconds; NULL for the past."""
-    if seconds <= 0:
-        return None
-    return func.now() + text(f"interval '{seconds:.3f} seconds'")
-
-
-def _left(column: Any) -> Any:
-    return case((column > func.now(), func.extract("epoch", column - func.now())))
-
-
 _KEYS = (
     select(
         upstream_keys,
-        _left(upstream_keys.c.paid_rests_until).label("paid_rest"),
-        _left(upstream_keys.c.reads_rest_until).label("reads_rest"),
+        left(Use.PAID).label("paid_rest"),
+        left(Use.READ).label("reads_rest"),
     )
     .where(upstream_keys.c.removed_at.is_(None))
     .order_by(upstream_keys.c.id)

@@ -102,6 +102,12 @@ async def find(connection: AsyncConnection, key: str, *, lock: bool = False) -> 
     return _key(row)
 
 
+async def has_secret(connection: AsyncConnection, vault: Vault, key: UUID, secret: str) -> bool:
+    """Whether this is the stored key's secret."""
+    stored = select(upstream_keys.c.fingerprint).where(upstream_keys.c.id == key)
+    return bool((await connection.execute(stored)).scalar_one() == vault.fingerprint(secret))
+
+
 async def page(connection: AsyncConnection, which: PageOf) -> Page[UpstreamKey]:
     """One page of all keys that were not removed."""
     query = select(*_COLUMNS).where(upstream_keys.c.removed_at.is_(None))
@@ -130,7 +136,7 @@ async def disable(connection: AsyncConnection, actor: str, key: str) -> Upstream
 
 
 async def enable(connection: AsyncConnection, actor: str, key: str) -> UpstreamKey:
-    """The key is used again and its rests are forgotten. Repeating it changes nothing."""
+    """The key is used again and its rests are forgotten, those too that are not written down yet."""
     return await _turn(connection, actor, key, ("upstream-key.enable", "active"))
 
 
@@ -174,7 +180,9 @@ async def _turn(connection: AsyncConnection, actor: str, key: str, verb: tuple[s
     if before.state == state:
         del wanted["state_reason"]
     changed = {name: value for name, value in wanted.items() if getattr(before, name) != value}
-    if "state" in changed:
+    if (
+        changed or state == "active"
+    ):  # a rest that a process noted before `enable` must not come back after it
         changed["state_changed_at"] = NOW
     return await _change(connection, actor, before, action, changed)
 
@@ -191,7 +199,8 @@ async def _change(
     except IntegrityError:
         raise _taken("The label was taken by someone else just now.") from None
     names = [name for name in changed if name != "state_changed_at"]
-    await _record(connection, actor, action, after, described(before, after, names))
+    if names:
+        await _record(connection, actor, action, after, described(before, after, names))
     return after
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,11 +13,25 @@ from gateway import errors
 from gateway.db.engine import Database
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Where one caller waits: `reached` when it is there, `opened` when it may go on."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class FlakyDatabase(Database):
     """While `down`, every connection fails like one to a server that is gone. `asked` counts both kinds."""
 
     down = False
     asked = 0
+    gate: Gate | None = None
+
+    def hold_up(self) -> Gate:
+        """The gate at which the next caller of `autocommit` waits."""
+        self.gate = Gate()
+        return self.gate
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -26,6 +42,10 @@ class FlakyDatabase(Database):
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         self._ask()
+        if self.gate is not None:
+            gate, self.gate = self.gate, None
+            gate.reached.set()
+            await gate.opened.wait()
         async with super().autocommit() as connection:
             yield connection
 

@@ -32,6 +32,7 @@ class KeyTable(Database):
         self.rows: list[SimpleNamespace] = []
         self.writes: list[dict[str, Any]] = []
         self.gates: list[asyncio.Event] = []
+        self.slow: list[asyncio.Event] = []
         self.down = False
 
     def add(self, label: str, **fields: Any) -> UUID:
@@ -51,6 +52,11 @@ class KeyTable(Database):
         self.rows.append(SimpleNamespace(id=ident, label=label, secret=sealed, **(plain | fields)))
         return ident
 
+    def hold_a_write_up(self) -> asyncio.Event:
+        """The next write takes until the event is set."""
+        self.slow.append(asyncio.Event())
+        return self.slow[-1]
+
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         if self.down:
@@ -63,6 +69,8 @@ class KeyTable(Database):
             if self.gates:
                 await self.gates.pop(0).wait()
             return SimpleNamespace(all=lambda: rows)
+        if self.slow:
+            await self.slow.pop(0).wait()
         self.writes.append(statement.compile().params)
         return SimpleNamespace()
 

@@ -13,7 +13,9 @@ from sqlalchemy import select
 from gateway.db.tables import upstream_keys as table
 from gateway.errors import GatewayError
 from gateway.pool import upstream_keys
+from gateway.pool.health import Use
 from gateway.pool.pool import Pool, UpstreamKey
+from gateway.pool.rests import left
 from gateway.pool.upstream_keys import NewUpstreamKey
 from gateway.upstream.outcomes import Outcome, Verdict
 from tests.fakes.clock import FakeClock
@@ -176,6 +178,93 @@ async def test_enabling_a_key_ends_its_rest_everywhere(rig: Rig) -> None:
         assert leased(pool) == "main"
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+async def test_rests_of_two_processes_add_up_in_either_order(rig: Rig, swapped: bool) -> None:
+    key = await rig.add("main", account="acme")
+    reading, paying = await rig.pool(), await rig.pool()
+    lease, paid = reading.lease_read("acme"), paying.lease_paid(any_key)
+    words = [
+        (reading, lease, Outcome(Verdict.THROTTLED, retry_after=30.0)),
+        (paying, paid, Outcome(Verdict.KEY_EXHAUSTED)),
+    ]
+    for pool, used, outcome in reversed(words) if swapped else words:
+        pool.report(used, outcome)
+        await pool.close()
+    row = await _row(rig, key)
+    assert (row.rest_reason, row.rest_count) == ("out_of_credits", 1)
+    assert await _rests(rig) == pytest.approx((300, 30), abs=5)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_two_rests_the_longer_one_stands(rig: Rig, order: int) -> None:
+    key = await rig.add("main")
+    long, short = await rig.pool(), await rig.pool()
+    outcomes = [(long, Verdict.KEY_EXHAUSTED), (short, Verdict.THROTTLED)]
+    for pool, verdict in outcomes[::order]:
+        await rest(pool, verdict, 20.0)
+    row = await _row(rig, key)
+    assert (row.rest_reason, row.rest_count) == ("out_of_credits", 1)
+    assert (await _rests(rig))[0] == pytest.approx(300, abs=5)
+    rig.clock.forward(1)
+    await short.refresh()
+    assert leased(short) == "upstream_keys_resting"
+
+
+async def test_an_answer_forgets_only_the_rest_its_process_knew(rig: Rig) -> None:
+    key = await rig.add("main")
+    first, elsewhere = await rig.pool(), FakeClock()
+    second = await rig.pool(elsewhere)
+    await rest(first, Verdict.THROTTLED, 1.0)
+    await second.refresh()
+    rig.clock.forward(2)
+    elsewhere.forward(2)
+    running = first.lease_paid(any_key)
+    await rest(second, Verdict.KEY_EXHAUSTED)
+    first.report(running, Outcome(Verdict.ANSWERED))
+    await first.close()
+    row = await _row(rig, key)
+    assert (row.rest_reason, row.rest_count) == ("out_of_credits", 1)
+    rig.clock.forward(1)
+    await first.refresh()
+    assert leased(first) == "upstream_keys_resting"
+
+
+async def test_an_answer_to_a_paid_call_leaves_another_process_s_rest_of_reads(rig: Rig) -> None:
+    key = await rig.add("main", account="acme")
+    first, second = await rig.pool(), await rig.pool()
+    await rest(first, Verdict.THROTTLED, 1.0)
+    rig.clock.forward(2)
+    await _let_the_rest_be_over(rig)
+    second.report(second.lease_read("acme"), Outcome(Verdict.THROTTLED, retry_after=30.0))
+    await second.close()
+    await rest(first, Verdict.ANSWERED)
+    row = await _row(rig, key)
+    assert (row.rest_reason, row.paid_rests_until) == ("throttled", None)
+    assert (await _rests(rig))[1] == pytest.approx(30, abs=5)
+
+
+@pytest.mark.parametrize("rested", [True, False], ids=["a rest to end", "nothing to end"])
+async def test_a_rest_noted_before_enable_does_not_come_back_after_it(rig: Rig, rested: bool) -> None:
+    key = await rig.add("main")
+    pool = await rig.pool()
+    running = pool.lease_paid(any_key)
+    if rested:
+        await rest(pool, Verdict.THROTTLED, 1.0)
+        rig.clock.forward(2)
+    gate = rig.database.hold_up()
+    pool.report(running, Outcome(Verdict.KEY_EXHAUSTED))
+    await gate.reached.wait()
+    await rig.change(upstream_keys.enable, "main")
+    rig.clock.forward(10)  # the write was noted that long ago
+    gate.opened.set()
+    await pool.close()
+    row = await _row(rig, key)
+    assert (row.rest_reason, row.rest_count, row.paid_rests_until) == (None, 0, None)
+    rig.clock.forward(1)
+    await pool.refresh()
+    assert leased(pool) == "main"
+
+
 async def test_a_secret_copied_to_another_row_is_not_used(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     good, bad = await rig.add("good"), await rig.add("bad")
     async with rig.database.transaction() as connection:
@@ -202,6 +291,14 @@ async def test_without_postgres_the_pool_goes_on_with_what_it_knows(rig: Rig) ->
 async def _row(rig: Rig, key: UUID) -> Any:
     async with rig.database.autocommit() as connection:
         return (await connection.execute(select(table).where(table.c.id == key))).one()
+
+
+async def _rests(rig: Rig) -> tuple[float, float]:
+    """Seconds the one key still rests, from paid calls and from reads."""
+    query = select(left(Use.PAID).label("paid"), left(Use.READ).label("reads"))
+    async with rig.database.autocommit() as connection:
+        row = (await connection.execute(query)).one()
+        return float(row.paid or 0), float(row.reads or 0)
 
 
 async def _let_the_rest_be_over(rig: Rig) -> None:

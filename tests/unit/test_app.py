@@ -36,6 +36,7 @@ FREE = {
     "GET /v1/models/{id}",
     "GET /gateway/account",
     "GET /gateway/tasks",
+    "GET /gateway/usage",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",

@@ -145,6 +145,31 @@ async def test_one_account_s_failure_hides_only_its_own_models() -> None:
     assert await rig.union() == (["veo"], "miss")
 
 
+@pytest.mark.parametrize("broken", [Answer(500), NotSentError("no connection")], ids=["500", "not sent"])
+async def test_an_account_whose_list_cannot_be_read_degrades_nobody(broken: Reaction) -> None:
+    rig = await Rig.of(a=broken, b=listing("veo"))
+    await rig.union()
+    for _ in range(3):
+        rig.clock.forward(RETRY_SECONDS)
+        assert await rig.union() == (["veo"], "hit")
+        await rig.settled()
+    assert len(rig.upstream.calls) == 5  # it is asked all the same
+    rig.clock.forward(FRESH)
+    assert await rig.union() == (["veo"], "stale")
+
+
+async def test_nobody_waits_for_a_slow_account_while_another_s_list_is_known() -> None:
+    rig = await Rig.of(a=Answer(500), b=listing("veo"))
+    await rig.union()
+    rig.clock.forward(RETRY_SECONDS)
+    rig.answers["a"] = listing("wan")
+    rig.upstream.gate.clear()
+    assert await asyncio.wait_for(rig.union(), 1) == (["veo"], "hit")
+    rig.upstream.gate.set()
+    await rig.settled()
+    assert await rig.union() == (["wan", "veo"], "hit")
+
+
 async def test_without_any_key_there_is_no_list() -> None:
     rig = await Rig.of()
     assert (await rig.failure()).reason == "no_upstream_key"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.pool.dispatch import Dispatched, Dispatcher, PaidCall
+from gateway.pool.dispatch import SENDS, Dispatched, Dispatcher, PaidCall
 from gateway.pool.pool import Pool, UpstreamKey
 from gateway.upstream.client import NotSentError, SentUnknownError
 from gateway.upstream.outcomes import Outcome, Verdict
@@ -135,6 +135,37 @@ async def test_what_cannot_be_sent_twice_is_given_up() -> None:
     assert (found.error.status, found.error.reason, found.error.retry) == (503, "upstream_unreachable", True)
 
 
+@pytest.mark.parametrize(
+    "reactions",
+    [
+        [NOT_SENT, REFUSED, ANSWER],
+        [REFUSED, NOT_SENT, ANSWER],
+        [EMPTY, NOT_SENT, ANSWER],
+        [TOO_FAST, NOT_SENT, ANSWER],
+    ],
+)
+async def test_a_lost_connection_and_a_refused_key_have_a_repeat_each(reactions: list[Reaction]) -> None:
+    rig = await Rig.of(2, *reactions)
+    found = await rig.pay()
+    assert (found.verdict, found.error, len(found.attempts)) == (Verdict.ANSWERED, None, 3)
+
+
+@pytest.mark.parametrize(
+    ("reactions", "reason"),
+    [
+        ([NOT_SENT, REFUSED, NOT_SENT, ANSWER], "upstream_unreachable"),
+        ([NOT_SENT, REFUSED, REFUSED, ANSWER], "upstream_key_refused"),
+        ([TOO_FAST, NOT_SENT, TOO_FAST, ANSWER], "upstream_throttled"),
+    ],
+)
+async def test_neither_is_repeated_a_second_time(reactions: list[Reaction], reason: str) -> None:
+    rig = await Rig.of(4, *reactions)
+    found = await rig.pay()
+    assert (len(found.attempts), len(rig.upstream.calls)) == (3, 3)
+    assert found.error is not None
+    assert (found.error.reason, found.error.retry) == (reason, True)
+
+
 @pytest.mark.parametrize("refusal", [REFUSED, EMPTY, TOO_FAST])
 async def test_a_refused_key_is_replaced_by_another(refusal: Answer) -> None:
     rig = await Rig.of(2, refusal, ANSWER)
@@ -150,8 +181,8 @@ async def test_a_refused_key_is_replaced_by_another(refusal: Answer) -> None:
 @pytest.mark.parametrize(
     ("refusal", "status", "reason", "wait"),
     [
-        (REFUSED, 503, "upstream_key_refused", "60"),
-        (EMPTY, 503, "upstream_out_of_credits", "60"),
+        (REFUSED, 503, "upstream_key_refused", "5"),
+        (EMPTY, 503, "upstream_out_of_credits", "5"),
         (TOO_FAST, 429, "upstream_throttled", "7"),
     ],
 )
@@ -197,7 +228,9 @@ def test_nothing_follows_what_may_have_been_executed(keys: int, reactions: list[
         rig = await Rig.of(keys, *reactions)
         found = await rig.pay()
         outcomes = [Verdict(attempt.outcome) for attempt in found.attempts]
-        assert 1 <= len(outcomes) == len(rig.upstream.calls) <= 2
+        assert 1 <= len(outcomes) == len(rig.upstream.calls) <= SENDS == 3
+        assert outcomes.count(Verdict.NOT_SENT) <= 2
+        assert sum(verdict.concerns_our_key for verdict in outcomes) <= 2
         assert not any(verdict.may_have_executed or verdict is Verdict.REJECTED for verdict in outcomes[:-1])
         assert found.verdict is outcomes[-1]
         assert (found.reply is not None) is (found.verdict is Verdict.ANSWERED)
