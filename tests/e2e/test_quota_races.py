@@ -47,9 +47,9 @@ class Pair:
     sandbox: httpx.Client
     database: psycopg.Connection[dict[str, Any]]
 
-    def team(self, credits: int) -> tuple[str, str]:
+    def team(self, limit: int) -> tuple[str, str]:
         """A team with a monthly quota: its id and a key."""
-        team = self.gateway.team(f"Team {next(_numbers)}", quota={"period": "month", "limit": credits})
+        team = self.gateway.team(f"Team {next(_numbers)}", quota={"period": "month", "limit": limit})
         return team["id"], self.gateway.key(team["slug"])
 
     def executions(self) -> int:
@@ -57,7 +57,7 @@ class Pair:
         return sum(int(one["executions"]) for one in found)
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        return self.database.execute(query, values).fetchall()  # type: ignore[arg-type]
+        return self.database.execute(query, values).fetchall()
 
     def counter(self, team: str) -> tuple[int, int]:
         """(settled, held) of the team's only quota, in micro-credits."""
@@ -164,9 +164,7 @@ def test_a_keys_quota_below_the_teams_admits_exactly_its_own(pair: Pair) -> None
     pair.gateway.call("PUT", f"/keys/{key.split('_')[1]}/quotas/day", json={"limit": 6})
     answers = pair.flood(key, 60)
     assert statuses(answers) == {200: 3, 402: 57}
-    assert all(
-        "the key's daily quota" in one.message for one in answers if one.status == 402
-    )
+    assert all("the key's daily quota" in one.message for one in answers if one.status == 402)
     assert pair.counter(team) == (6 * MICRO, 0)
     slug = pair.rows("SELECT slug FROM teams WHERE id = %s", team)[0]["slug"]
     others = pair.flood(pair.gateway.key(slug), 60)

@@ -84,25 +84,25 @@ class Book:
             )
         return team
 
-    def bare_quota(self, owner: Owner, period: Period, credits: float, *, enforce: bool = True) -> None:
+    def bare_quota(self, owner: Owner, period: Period, limit: float, *, enforce: bool = True) -> None:
         """A quota without a counter: the next call is the first that needs one."""
         self.sql.execute(
             "INSERT INTO quotas (id, team_id, key_id, period, limit_micro, enforce) VALUES (%s, %s, %s, %s, %s, %s)",
-            (uuid7(), owner.team_id, owner.key_id, period, int(credits * CREDIT), enforce),
+            (uuid7(), owner.team_id, owner.key_id, period, int(limit * CREDIT), enforce),
         )
 
-    async def quota(self, owner: Owner, period: Period, credits: float, *, enforce: bool = True) -> Quota:
+    async def quota(self, owner: Owner, period: Period, limit: float, *, enforce: bool = True) -> Quota:
         """A quota made or changed as an admin does."""
         async with self.database.transaction() as connection:
-            limit = Limit(int(credits * CREDIT), enforce)
-            return await quotas.put(connection, "admin", owner, period, limit)
+            allowed = Limit(int(limit * CREDIT), enforce)
+            return await quotas.put(connection, "admin", owner, period, allowed)
 
     async def remove(self, owner: Owner, period: Period) -> None:
         async with self.database.transaction() as connection:
             await quotas.remove(connection, "admin", owner, period)
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        return self.sql.execute(query, values).fetchall()  # type: ignore[arg-type]
+        return self.sql.execute(query, values).fetchall()
 
     def counters(self, owner: Owner) -> dict[str, tuple[int, int]]:
         """(settled, held) of the running counters of one owner by period."""
@@ -141,8 +141,8 @@ def address(url: str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def settled(credits: float, **fields: Any) -> Conclusion:
-    return Conclusion(state="settled", settled=int(credits * CREDIT), **fields)
+def settled(cost: float, **fields: Any) -> Conclusion:
+    return Conclusion(state="settled", settled=int(cost * CREDIT), **fields)
 
 
 RELEASED = Conclusion(state="released", reason="test")

@@ -121,19 +121,21 @@ async def test_backends_that_are_killed_under_load_leave_everything_accounted_fo
     ledger = book.process(statement_timeout=0.5)
     stopped = False
     standing: set[Any] = set()
+    refused: set[int] = set()
 
     async def caller() -> None:
         while not stopped:
             try:
                 placed = await ledger.place(team.order())
             except GatewayError as error:
-                assert error.status == 503
+                refused.add(error.status)
                 continue
             standing.add(placed.id)
             await ledger.end_surely(placed.id, settled(1))
 
     callers = [asyncio.create_task(caller()) for _ in range(16)]
-    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    kill = f"SELECT pg_terminate_backend(pid) {others}"
     for _ in range(10):
         await asyncio.sleep(0.1)
         book.rows(kill)
@@ -142,6 +144,7 @@ async def test_backends_that_are_killed_under_load_leave_everything_accounted_fo
     await eventually(nothing_open(book))
     done = {row["id"] for row in book.rows("SELECT id FROM holds WHERE state = 'settled'")}
     assert done == standing
+    assert refused <= {503}
     book.proven()
 
 

@@ -114,7 +114,7 @@ async def test_bare_quotas_opened_by_the_calls_themselves_lose_nothing(book: Boo
         for owner in (team.owner(), team.owner(0), team.owner(1)):
             for period in ("day", "week", "month", "total"):
                 await asyncio.sleep(0.05)
-                book.bare_quota(owner, period, 1000, enforce=period == "month")  # type: ignore[arg-type]
+                book.bare_quota(owner, period, 1000, enforce=period == "month")
 
     await traffic.run(32, admin)
     assert set(traffic.outcomes) == {"placed"}
@@ -126,7 +126,7 @@ async def test_bare_quotas_opened_by_the_calls_themselves_lose_nothing(book: Boo
 async def test_a_zone_that_comes_back_has_counted_what_was_spent_meanwhile(book: Book) -> None:
     team = book.team("UTC")
     for period in ("day", "week", "month", "total"):
-        await book.quota(team.owner(), period, 10)  # type: ignore[arg-type]
+        await book.quota(team.owner(), period, 10)
     spent = await book.ledger.place(team.order())
     for zone in ("Asia/Shanghai", "Pacific/Apia", "UTC", "America/New_York", "UTC"):
         await change_zone(book, team, zone)
@@ -155,7 +155,7 @@ async def test_32_callers_on_hot_counters_never_deadlock(book: Book) -> None:
     for team in found:
         for owner in (team.owner(), team.owner(0), team.owner(1)):
             for period in ("day", "month", "total"):
-                await book.quota(owner, period, 10**6)  # type: ignore[arg-type]
+                await book.quota(owner, period, 10**6)
     before = book.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     traffic = Traffic([book.ledger, book.process()], found, 3)
     began = time.monotonic()
