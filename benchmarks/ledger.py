@@ -203,7 +203,8 @@ async def _ask(connection: Connection, statement: LiteralString, item: dict[str,
 
 async def measure(rig: Rig, options: argparse.Namespace) -> Found:
     """Turns of every way by (way, teams); the first round only warms up."""
-    ways = [Grouped(rig, options.callers), *(OneByOne(rig, count) for count in SINGLE)]
+    ways: list[Grouped | OneByOne] = [Grouped(rig, options.callers)]
+    ways += [OneByOne(rig, count) for count in SINGLE]
     spread = {"one team": rig.teams[:1], f"{TEAMS} teams": rig.teams}
     found: Found = {}
     try:

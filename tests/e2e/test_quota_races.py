@@ -47,9 +47,9 @@ class Pair:
     sandbox: httpx.Client
     database: psycopg.Connection[dict[str, Any]]
 
-    def team(self, amount: int) -> tuple[str, str]:
+    def team(self, limit: int) -> tuple[str, str]:
         """A team with a monthly quota: its id and a key."""
-        team = self.gateway.team(f"Team {next(_numbers)}", quota={"period": "month", "limit": amount})
+        team = self.gateway.team(f"Team {next(_numbers)}", quota={"period": "month", "limit": limit})
         return team["id"], self.gateway.key(team["slug"])
 
     def executions(self) -> int:

@@ -84,18 +84,18 @@ class Book:
             )
         return team
 
-    def bare_quota(self, owner: Owner, period: Period, amount: float, *, enforce: bool = True) -> None:
+    def bare_quota(self, owner: Owner, period: Period, limit: float, *, enforce: bool = True) -> None:
         """A quota without a counter: the next call is the first that needs one."""
         self.sql.execute(
             "INSERT INTO quotas (id, team_id, key_id, period, limit_micro, enforce) VALUES (%s, %s, %s, %s, %s, %s)",
-            (uuid7(), owner.team_id, owner.key_id, period, int(amount * CREDIT), enforce),
+            (uuid7(), owner.team_id, owner.key_id, period, int(limit * CREDIT), enforce),
         )
 
-    async def quota(self, owner: Owner, period: Period, amount: float, *, enforce: bool = True) -> Quota:
+    async def quota(self, owner: Owner, period: Period, limit: float, *, enforce: bool = True) -> Quota:
         """A quota made or changed as an admin does."""
         async with self.database.transaction() as connection:
-            limit = Limit(int(amount * CREDIT), enforce)
-            return await quotas.put(connection, "admin", owner, period, limit)
+            allowed = Limit(int(limit * CREDIT), enforce)
+            return await quotas.put(connection, "admin", owner, period, allowed)
 
     async def remove(self, owner: Owner, period: Period) -> None:
         async with self.database.transaction() as connection:
@@ -141,8 +141,8 @@ def address(url: str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def settled(amount: float, **fields: Any) -> Conclusion:
-    return Conclusion(state="settled", settled=int(amount * CREDIT), **fields)
+def settled(cost: float, **fields: Any) -> Conclusion:
+    return Conclusion(state="settled", settled=int(cost * CREDIT), **fields)
 
 
 RELEASED = Conclusion(state="released", reason="test")

@@ -28,8 +28,6 @@ ZONES = [
     "Pacific/Chatham",
 ]
 KINDS = ["day", "week", "month"]
-EARLIEST = datetime(2005, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # hypothesis adds the zone
-LATEST = EARLIEST.replace(year=2036)
 Bounds = tuple[datetime, datetime | None]
 ANY_CONNECTION = settings(
     derandomize=True,
@@ -82,7 +80,7 @@ def expected(kind: str, zone: str, at: datetime) -> Bounds:
 @given(
     kind=st.sampled_from(KINDS),
     zone=st.sampled_from(ZONES),
-    at=st.datetimes(EARLIEST, LATEST, timezones=st.just(UTC)),
+    at=st.integers(1_104_537_600, 2_082_758_400).map(lambda second: datetime.fromtimestamp(second, UTC)),
 )
 @example(kind="day", zone="Atlantic/Azores", at=datetime(2026, 10, 25, 0, 30, tzinfo=UTC))
 @example(kind="day", zone="Atlantic/Azores", at=datetime(2026, 10, 25, 1, 30, tzinfo=UTC))
