@@ -129,6 +129,7 @@ class Runtime:
     def set_gauges(self) -> None:
         self.metrics.paid_in_flight.set(self.paid_calls.under_way)
         self.metrics.spool_bytes.set(self.spool.used)
+        self.metrics.price_book_refused.set(self.prices.error is not None)
 
     async def _age_holds(self) -> None:
         aged = await self.aging.once()

@@ -1,16 +1,19 @@
 """Bodies that may be large: up to 1 MiB in memory, beyond it in a temporary file without a name.
 
 A file without a name cannot be left behind, not even by kill -9. All bodies of a process share one budget
-of bytes on disk; beyond it, and when the disk itself fails, the answer is 503 `spool_full`.
+of bytes on disk; beyond it, and when the disk itself fails, the answer is 503 `spool_full`. What the disk said then is
+in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +21,11 @@ from typing import IO, Self
 
 from gateway import errors
 
+log = logging.getLogger("gateway.spool")
+
 MEMORY_LIMIT = 1024 * 1024
 PIECE = 256 * 1024
+LOG_EVERY_SECONDS = 60.0
 
 
 class SpoolBudget:
@@ -30,6 +36,7 @@ class SpoolBudget:
         self.folder = folder
         self.memory_limit = memory_limit
         self.used = 0
+        self._log_again_at = 0.0
 
     def body(self, *, digest: bool = False) -> SpooledBody:
         """A new, empty body; the caller closes it. `digest`: keep a SHA-256 of what is written."""
@@ -43,6 +50,14 @@ class SpoolBudget:
 
     def give_back(self, count: int) -> None:
         self.used -= count
+
+    def failed(self, error: OSError) -> None:
+        """Logs what the disk said, at most once a minute: while it fails, every large body does."""
+        now = time.monotonic()
+        if now >= self._log_again_at:
+            self._log_again_at = now + LOG_EVERY_SECONDS
+            reason = error.strerror or str(error)
+            log.error("the spool folder cannot be used", extra={"reason": reason, "detail": str(self.folder)})
 
 
 class SpooledBody:
@@ -138,7 +153,8 @@ class SpooledBody:
                 self._file = _UnnamedFile(self._budget.folder)
             await asyncio.to_thread(self._file.write_at, piece, self._in_file)
             self._in_file += len(piece)
-        except OSError:
+        except OSError as error:
+            self._budget.failed(error)
             self.close()
             raise spool_full() from None
         except BaseException:  # cancelled, or no budget: nobody can use half a body
@@ -148,7 +164,8 @@ class SpooledBody:
     async def _read(self, file: _UnnamedFile, count: int, position: int) -> bytes:
         try:
             found = await asyncio.to_thread(file.read_at, count, position)
-        except OSError:
+        except OSError as error:
+            self._budget.failed(error)
             raise errors.internal_error() from None
         if not found:
             raise errors.internal_error()

@@ -124,6 +124,11 @@ class Metrics:
         self.spool_bytes = Gauge(
             "gateway_spool_bytes", "Bytes of bodies on disk in this process.", registry=self.registry
         )
+        self.price_book_refused = Gauge(
+            "gateway_price_book_refused",
+            "1 while models.toml has a mistake and the prices before it stay in force.",
+            registry=self.registry,
+        )
         self.tasks_settled = Counter(
             "gateway_tasks_settled",
             "Tasks whose end was written down, by whose read showed it.",

@@ -129,12 +129,34 @@ def _times(micro: int, count: Decimal) -> int:
 def load(path: Path) -> PriceBook:
     """The book in a file; raises PriceBookError with every problem found."""
     try:
-        document = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
+        text = path.read_text("utf-8")
+        document = tomllib.loads(text, parse_float=Decimal)
     except OSError as error:
         raise PriceBookError(path, [f"cannot be read: {error.strerror}"]) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PriceBookError(path, [f"is not valid TOML: {error}"]) from error
-    return parse(document, path)
+    try:
+        return parse(document, path)
+    except PriceBookError as error:
+        lines = text.splitlines()
+        raise PriceBookError(path, [_located(problem, lines) for problem in error.problems]) from None
+
+
+def _located(problem: str, lines: Sequence[str]) -> str:
+    """`line N: …` where the model's table, and in it the field the problem names, can be found in the text."""
+    name, _, what = problem.partition(": ")
+    headers = {f'[models."{name}"]', f"[models.'{name}']", f"[models.{name}]"}
+    start = next((at for at, line in enumerate(lines) if line.split("#")[0].strip() in headers), None)
+    if start is None:
+        return problem
+    match = re.match(r"(?:unknown field ')?(when|\w+)", what)
+    word = match[1] if match is not None else ""
+    for at in range(start + 1, len(lines)):
+        if lines[at].lstrip().startswith("["):
+            break
+        if re.match(rf"\s*{re.escape(word)}\s*=", lines[at]):
+            return f"line {at + 1}: {problem}"
+    return f"line {start + 1}: {problem}"
 
 
 def parse(document: Mapping[str, Any], path: Path) -> PriceBook:

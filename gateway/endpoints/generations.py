@@ -211,7 +211,8 @@ def _note(exchange: Exchange, finished: Finished) -> None:
     exchange.upstream_ms = sum(attempt.milliseconds for attempt in attempts)
     exchange.upstream_key = attempts[-1].upstream_key if attempts else None
     exchange.task_id = finished.task_id
-    amounts = {"held": finished.held, "charged": finished.charged, "remaining": finished.remaining}
+    remaining = None if finished.remaining is None else max(0, finished.remaining)
+    amounts = {"held": finished.held, "charged": finished.charged, "remaining": remaining}
     exchange.answer_headers += [
         (f"x-credits-{name}".encode(), to_text(amount).encode())
         for name, amount in amounts.items()

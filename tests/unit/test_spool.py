@@ -137,6 +137,23 @@ async def test_a_missing_folder_is_overloaded(tmp_path: Path) -> None:
     assert budget.used == 0
 
 
+@pytest.mark.parametrize(("every", "lines"), [(60.0, 1), (0.0, 3)])
+async def test_why_the_folder_fails_is_in_the_log_once_in_a_while(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    every: float,
+    lines: int,
+) -> None:
+    monkeypatch.setattr("gateway.spool.LOG_EVERY_SECONDS", every)
+    budget = SpoolBudget(16 * MEBIBYTE, tmp_path / "gone")
+    for _ in range(3):
+        with pytest.raises(GatewayError):
+            await budget.body().write(bytes(2 * MEBIBYTE))
+    found = [(record.name, vars(record)["reason"], vars(record)["detail"]) for record in caplog.records]
+    assert found == [("gateway.spool", "No such file or directory", str(tmp_path / "gone"))] * lines
+
+
 async def test_short_writes_are_continued(budget: SpoolBudget, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:100_003], offset))

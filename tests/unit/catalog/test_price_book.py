@@ -226,3 +226,16 @@ def test_an_operation_that_does_not_exist_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(PriceBookError) as caught:
         book(tmp_path, OK + 'when = [{ operation = ["images.edit"], credits = 2 }]\n')
     assert any("images.edit" in problem for problem in caught.value.problems)
+
+
+def test_a_problem_names_the_line_of_its_field_or_of_its_model(tmp_path: Path) -> None:
+    text = (
+        '[models."a.b"]\ncategory = "image"\nper = "image"\ncredits = 1\n# a remark\n'
+        'when = [{ size = ["9k"], credits = 2 }]\n\n[models.x]\ncategory = "video"\nper = "second"\ncredits = -1\n'
+    )
+    with pytest.raises(PriceBookError) as caught:
+        book(tmp_path, text)
+    found = [problem.split(": ")[:2] for problem in caught.value.problems]
+    assert ["line 6", "a.b"] in found  # the condition
+    assert ["line 11", "x"] in found  # the negative credits
+    assert ["line 8", "x"] in found  # default_seconds is missing: the model's own line
