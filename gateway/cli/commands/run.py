@@ -43,7 +43,7 @@ def quickstart(
     """Everything on this machine: databases, a simulated Pixapi (or the real one with PIXAPI_KEY), a team, a key."""
     from gateway.cli.quickstart_children import EmbeddedServerError, quickstart_children
 
-    with_sandbox = not os.environ.get("PIXAPI_KEY", "").strip()
+    with_sandbox = not _has_pixapi_key()
     try:
         with quickstart_children(data, with_sandbox=with_sandbox) as children:
             # Loaded while the sandbox starts: that takes longer than everything else here.
@@ -56,6 +56,23 @@ def quickstart(
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     raise typer.Exit(code)
+
+
+def _has_pixapi_key() -> bool:
+    """Whether PIXAPI_KEY is set; exits with 2 when it holds something else, such as the README's placeholder."""
+    given = os.environ.get("PIXAPI_KEY", "").strip()
+    if not given:
+        return False
+    from gateway.pool.upstream_keys import SECRET
+
+    if not SECRET.fullmatch(given):
+        typer.echo(
+            "PIXAPI_KEY is not a Pixapi key: it must have 8 to 512 printable ASCII characters without spaces. "
+            "Without it the quickstart uses a simulated Pixapi.",
+            err=True,
+        )
+        raise typer.Exit(2)
+    return True
 
 
 def sandbox(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def problems(tmp_path: Path, text: str) -> tuple[str, ...]:
     with pytest.raises(PriceBookError) as caught:
         book(tmp_path, text)
     assert str(tmp_path / "models.toml") in str(caught.value)
-    return caught.value.problems
+    return tuple(re.sub(r"^line \d+: ", "", problem) for problem in caught.value.problems)
 
 
 def priced(model: ModelPrice, **asked: object) -> tuple[float, float]:
