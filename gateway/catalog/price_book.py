@@ -313,7 +313,14 @@ class _Reader:
         if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
             self._wrong(f"{where}{field} must be a list of texts")
             return None
-        return tuple(value)
+        if where and not value:
+            self._wrong(f"{where}{field} is empty, so it matches nothing")
+        for text in dict.fromkeys(value):
+            if text != text.strip():
+                self._wrong(f"{where}{field}: '{text}' has spaces around it")
+            if value.count(text) > 1:
+                self._wrong(f"{where}{field}: '{text}' is there twice")
+        return tuple(dict.fromkeys(value))
 
     def _wrong(self, what: str) -> None:
         self._problems.append(f"{self._name}: {what}")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,6 +33,7 @@ WAIT_SECONDS = 5.0
 PLACE_SECONDS = 4.5  # whoever waits for a hold hears within five
 REPEAT_SECONDS = 0.5
 PLACE_ROUNDS = 5
+TAKEN = "task id already recorded"
 Result = TypeVar("Result")
 
 
@@ -140,23 +141,14 @@ class Ledger:
         return Placed(id=hold_id, remaining=row.remaining, shadow_refused=row.shadow)
 
     async def bind(self, hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> None:
-        """Records the accepted task with its owner; the hold stays open until the task ends."""
+        """Records the accepted task with its owner; the hold stays open until the task ends.
+
+        A task that is recorded for another hold stays that one's. No task will end this hold then, so it is unknown.
+        """
         async with self._database.transaction() as connection:
-            await connection.execute(
-                insert(tasks)
-                .values(
-                    id=task.id,
-                    team_id=order.team_id,
-                    key_id=order.key_id,
-                    hold_id=hold_id,
-                    upstream_key_id=task.upstream_key_id,
-                    model=order.model,
-                    operation=order.operation,
-                    status=task.status,
-                    body=task.body,
-                )
-                .on_conflict_do_nothing()
-            )
+            if await _recorded_for(connection, hold_id, order, task) != hold_id:
+                await conclude(connection, hold_id, Conclusion(state="unknown", reason=TAKEN))
+                log.warning(TAKEN, extra={"task_id": task.id, "hold": str(hold_id)})
             await connection.execute(
                 holds.update()
                 .where(holds.c.id == hold_id)
@@ -182,12 +174,14 @@ class Ledger:
     async def bind_surely(self, hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> None:
         """`bind`, likewise; until it is written `is_unbound` says so of the task."""
 
-        async def verb() -> None:
-            await self.bind(hold_id, order, task, sent)
-            self._unbound.discard(task.id)
+        async def until_written() -> None:
+            try:
+                await _repeat(lambda: self.bind(hold_id, order, task, sent))
+            finally:  # given up as well: nobody should wait for it
+                self._unbound.discard(task.id)
 
         self._unbound.add(task.id)
-        await asyncio.wait({self._own(_repeat(verb))}, timeout=WAIT_SECONDS)
+        await asyncio.wait({self._own(until_written())}, timeout=WAIT_SECONDS)
 
     def is_unbound(self, task_id: str) -> bool:
         """Whether this process knows the task but could not write it down yet."""
@@ -322,6 +316,27 @@ def _item(hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia]) -> dic
 async def _end(connection: AsyncConnection, items: Sequence[dict[str, Any]]) -> list[Ended]:
     rows = await connection.execute(_END, {"items": msgspec.json.encode(items).decode()})
     return [Ended(changed=row.changed, remaining=row.remaining) for row in rows]
+
+
+async def _recorded_for(
+    connection: AsyncConnection, hold_id: UUID, order: Order, task: NewTask
+) -> UUID | None:
+    """Records the task unless it is there already; the hold it belongs to."""
+    new = insert(tasks).values(
+        id=task.id,
+        team_id=order.team_id,
+        key_id=order.key_id,
+        hold_id=hold_id,
+        upstream_key_id=task.upstream_key_id,
+        model=order.model,
+        operation=order.operation,
+        status=task.status,
+        body=task.body,
+    )
+    if await connection.scalar(new.on_conflict_do_nothing().returning(tasks.c.id)) is not None:
+        return hold_id
+    owner: UUID | None = await connection.scalar(select(tasks.c.hold_id).where(tasks.c.id == task.id))
+    return owner
 
 
 async def _record(connection: AsyncConnection, hold_id: UUID, sent: Sequence[SentVia]) -> None:

@@ -119,6 +119,7 @@ def _engine(
         pool_timeout=pool_wait,
         pool_pre_ping=True,
         pool_recycle=1800,
+        hide_parameters=True,  # an error in a log line must not hold what was to be stored
         connect_args={
             "connect_timeout": 2,  # libpq's smallest
             "tcp_user_timeout": 4000,

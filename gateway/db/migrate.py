@@ -100,7 +100,11 @@ def _revision_of(connection: Connection) -> str | None:
 
 @contextmanager
 def _connection(url: str) -> Iterator[Connection]:
-    engine = create_engine(url, connect_args={"connect_timeout": 5, "application_name": "pixapi-gateway db"})
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"connect_timeout": 5, "application_name": "pixapi-gateway db"},
+    )
     try:
         with engine.connect() as connection:
             yield connection

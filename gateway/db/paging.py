@@ -72,7 +72,8 @@ class Keyset:
             return [_value(text, column) for text, column in zip(texts, self._columns, strict=True)]
         except ValueError:
             raise errors.bad_request(
-                "after: not a cursor of this list; send the `next` of the page before, unchanged"
+                "after: must be the `next` of the page before in this list, unchanged",
+                "invalid_fields",
             ) from None
 
 
@@ -83,14 +84,31 @@ def encode(name: str, position: Sequence[str]) -> str:
 
 def decode(name: str, cursor: str) -> list[str]:
     """The position `encode` was given; raises ValueError for anything it did not make for this list."""
-    try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        found, *position = msgspec.json.decode(raw, type=list[str])
-    except (binascii.Error, msgspec.MsgspecError, UnicodeError) as error:
-        raise ValueError("not a cursor") from error
-    if found != name or any("\0" in text for text in position):
+    found, *position = _parts(cursor)
+    if found != name:
         raise ValueError("a cursor of another list")
     return position
+
+
+def checked_cursor(cursor: str) -> str:
+    """`cursor` when it has the form of one, of whichever list; else ValueError, for after a field's name."""
+    try:
+        _parts(cursor)
+    except ValueError:
+        raise ValueError("must be the `next` of the page before, unchanged") from None
+    return cursor
+
+
+def _parts(cursor: str) -> list[str]:
+    """The name and position in a cursor."""
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        parts = msgspec.json.decode(raw, type=list[str])
+    except (binascii.Error, msgspec.MsgspecError, UnicodeError) as error:
+        raise ValueError("not a cursor") from error
+    if not parts or any("\0" in text for text in parts):
+        raise ValueError("not a cursor")
+    return parts
 
 
 def _text(value: object) -> str:

@@ -17,7 +17,7 @@ from gateway.credits import standing, usage
 from gateway.credits.amount import to_decimal
 from gateway.credits.standing import Standing
 from gateway.db.engine import Database
-from gateway.db.paging import DEFAULT_LIMIT, LARGEST_LIMIT, PageOf
+from gateway.db.paging import DEFAULT_LIMIT, LARGEST_LIMIT, PageOf, checked_cursor
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 from gateway.tasks.listing import ListedTask, TaskFilter, page
@@ -114,13 +114,20 @@ def _usage_query(
 
 
 def _page_of(query: QueryParams) -> PageOf:
-    unknown = sorted(set(query) - {"limit", "after"})
-    if unknown:
-        raise errors.bad_request("The only query parameters here are 'limit' and 'after'.", "invalid_fields")
-    limit = query.get("limit", str(DEFAULT_LIMIT))
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= LARGEST_LIMIT:
-        raise errors.bad_request(f"limit: must be a whole number from 1 to {LARGEST_LIMIT}", "invalid_fields")
-    return PageOf(int(limit), query.get("after"))
+    """`limit` and `after`; raises 400 naming every one that is wrong."""
+    problems = [f"{name[:60]!a}: unknown" for name in sorted(set(query) - {"limit", "after"})]
+    problems += [f"{name}: given twice" for name in ("limit", "after") if len(query.getlist(name)) > 1]
+    limit, after = query.get("limit", str(DEFAULT_LIMIT)), query.get("after")
+    number = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 5 else 0
+    if not 1 <= number <= LARGEST_LIMIT:
+        problems.append(f"limit: must be a whole number from 1 to {LARGEST_LIMIT}")
+    try:
+        after = None if after is None else checked_cursor(after)
+    except ValueError as error:
+        problems.append(f"after: {error}")
+    if problems:
+        raise errors.bad_request("; ".join(problems), "invalid_fields")
+    return PageOf(number, after)
 
 
 def _quota(quota: Standing) -> dict[str, object]:

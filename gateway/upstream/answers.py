@@ -18,6 +18,7 @@ import msgspec
 MAX_NESTING = 256
 MAX_MARKS = 50_000  # brackets, commas and colons: far beyond any answer, little time for a hostile one
 MAX_SCALAR = 1024  # bytes of one number or literal, and of a top-level key
+MAX_WORD = 64  # characters of a status
 MAX_CREDITS = Decimal(10**9)
 
 _TOKEN = re.compile(rb'[{}\[\],:"]|[^{}\[\],:"\x20\t\r\n]+')
@@ -212,14 +213,17 @@ def submitted(body: bytes) -> Submitted | None:
     if found is None:
         return None
     return Submitted(
-        found.id, _text(found.status), _text(found.model), _percent(found.progress), _whole(found.created_at)
+        found.id, _word(found.status), _text(found.model), _percent(found.progress), _whole(found.created_at)
     )
 
 
 def task_state(body: bytes) -> TaskState | None:
-    """Read a task; None when it is not Pixapi's shape (no JSON object, no well-formed id, no status word)."""
+    """Read a task; None when it is not Pixapi's shape (no JSON object, no well-formed id, no status word).
+
+    A status of more than 64 characters or with control characters is no word.
+    """
     found = _decoded(body)
-    status = None if found is None else _text(found.status)
+    status = None if found is None else _word(found.status)
     if found is None or status is None:
         return None
     return TaskState(
@@ -287,6 +291,11 @@ def _is_data(key: bytearray) -> bool:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
+
+
+def _word(value: object) -> str | None:
+    text = _text(value)
+    return text if text is not None and len(text) <= MAX_WORD and text.isprintable() else None
 
 
 def _whole(value: object) -> int | None:

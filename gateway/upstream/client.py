@@ -8,6 +8,7 @@ only question that matters for money: was it sent?
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ LARGEST_ERROR_BODY = 256 * 1024
 # Shorter than what common servers and load balancers keep idle connections for, so that a paid call does not meet a
 # connection that is being closed.
 KEEP_ALIVE_SECONDS = 4.0
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class NotSentError(Exception):
@@ -127,13 +129,7 @@ class UpstreamClient:
             self._slots.release()
 
     async def _exchange(self, call: Call) -> Reply:
-        request = httpx.Request(
-            call.method,
-            self._base.copy_with(raw_path=call.path.encode()),
-            headers=call.headers,
-            stream=None if call.body is None else _Upload(call.body),
-            extensions={"timeout": self._timeouts},
-        )
+        request = self._request(call)
         assert self._transport is not None, "open() comes first"  # noqa: S101 - a mistake of ours, not input
         try:
             response = await self._transport.handle_async_request(request)
@@ -153,6 +149,21 @@ class UpstreamClient:
             retry_after=_seconds(response.headers.get("retry-after")),
             body=body,
         )
+
+    def _request(self, call: Call) -> httpx.Request:
+        """NotSentError for what cannot be put on the wire: aiohttp would find that out later, by a ValueError."""
+        if any(_CONTROL.search(name) or _CONTROL.search(value) for name, value in call.headers):
+            raise NotSentError("a header holds control characters")
+        try:
+            return httpx.Request(
+                call.method,
+                self._base.copy_with(raw_path=call.path.encode()),
+                headers=call.headers,
+                stream=None if call.body is None else _Upload(call.body),
+                extensions={"timeout": self._timeouts},
+            )
+        except (ValueError, httpx.InvalidURL) as error:
+            raise NotSentError("there is no such address") from error
 
 
 class _Upload(httpx.AsyncByteStream):

@@ -115,7 +115,8 @@ def test_later_starts_keep_data_and_say_the_same(data: Path) -> None:
 def test_page(data: Path) -> None:
     with started(data) as run:
         page = run.printed_text("Ctrl-C")
-        rows = [row for line in page.splitlines() for row in textwrap.wrap(line, 80) or [""]]
+        shown = re.sub(r"\S*/pixapi-gateway ", ".venv/bin/pixapi-gateway ", page)  # as after `make run`
+        rows = [row for line in shown.splitlines() for row in textwrap.wrap(line, 80) or [""]]
         print(f"the page has {len(page.splitlines())} lines, {len(rows)} rows at 80 columns")
         assert len(rows) <= 30
         assert re.findall(r"^  ([123])\. ", page, re.MULTILINE) == ["1", "2", "3"]
@@ -132,13 +133,14 @@ def test_page(data: Path) -> None:
 
 
 def own_team(data: Path, page: str, run: Started) -> None:
-    """The page's commands for another team, pasted into a second terminal."""
+    """The page's commands for another team and for what it has cost, pasted into a second terminal."""
     lines = re.findall(r"^ {7}(\S.*)$", page, re.MULTILINE)
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert str(data / "env") in lines[0]
     own_command = f"{shlex.quote(sys.executable)} -m gateway"
-    commands = [re.sub(r"^\S*pixapi-gateway (\w+ \w+)", rf"{own_command} \1 --json", line) for line in lines]
-    issued = json.loads(bash("\n".join(commands)).splitlines()[-1])
+    *team, cost = [re.sub(r"\S*pixapi-gateway (?=\w)", f"{own_command} ", line) for line in lines]
+    issued = json.loads(bash("\n".join([*team[:-1], f"{team[-1]} --json"])).splitlines()[-1])
+    assert re.search(r"\bdemo\b.*\bgemini-", bash(f"{team[0]}\n{cost}"))
     account = httpx.get(
         f"http://127.0.0.1:{run.port}/gateway/account",
         headers={"authorization": f"Bearer {issued['secret']}"},

@@ -1,18 +1,19 @@
-"""The engine on a real Postgres: every failure of it is a 503 in time, and the next call works again."""
+"""The engine on a real Postgres: when it cannot be asked that is a 503 in time, and the next call works again."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from gateway.db import engine
-from gateway.db.engine import Database, promptly
+from gateway.db import engine, migrate
+from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.errors import GatewayError
 
 INSERT = text(
@@ -53,11 +54,33 @@ async def test_an_unreachable_server_is_503() -> None:
     await database.close()
 
 
-@pytest.mark.parametrize("statement", ["SELECT pg_sleep(5)", "SELECT 1/0", "SELECT nonsense"])
-async def test_a_failed_or_slow_statement_is_503_and_the_next_works(hasty: Database, statement: str) -> None:
+async def test_a_slow_statement_is_503_and_the_next_works(hasty: Database) -> None:
     started = time.monotonic()
-    await refused(hasty, statement)
+    await refused(hasty, "SELECT pg_sleep(5)")
     assert time.monotonic() - started < 3
+    assert await run(hasty, "SELECT 1") == 1
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT 1/0", "SELECT nonsense", "DO $$ BEGIN RAISE EXCEPTION 'ours'; END $$"]
+)
+async def test_a_statement_that_is_wrong_is_a_defect_of_ours_and_the_next_works(
+    hasty: Database, statement: str
+) -> None:
+    with pytest.raises(StatementRefusedError):
+        await run(hasty, statement)
+    assert await run(hasty, "SELECT 1") == 1
+
+
+async def test_a_server_that_may_only_read_is_503(hasty: Database) -> None:
+    async def write() -> None:
+        async with hasty.transaction() as connection:
+            await connection.execute(text("SET TRANSACTION READ ONLY"))
+            await connection.execute(INSERT, {"id": uuid4()})
+
+    with pytest.raises(GatewayError) as caught:
+        await write()
+    assert caught.value.status == 503
     assert await run(hasty, "SELECT 1") == 1
 
 
@@ -106,7 +129,7 @@ async def test_autocommit_keeps_what_came_before_a_failure(hasty: Database) -> N
             await connection.execute(INSERT, {"id": ident})
             await connection.execute(text("SELECT 1/0"))
 
-    with pytest.raises(GatewayError):
+    with pytest.raises(StatementRefusedError):
         await insert_and_fail()
     assert await run(hasty, f"SELECT count(*) FROM audit_entries WHERE id = '{ident}'") == 1
 
@@ -147,3 +170,31 @@ async def test_what_fails_in_time_fails_as_it_is() -> None:
 
 def test_the_patience_is_within_the_contract_s_five_seconds() -> None:
     assert engine.PATIENCE_SECONDS < 5
+
+
+async def test_the_text_of_an_error_holds_nothing_that_was_to_be_stored(hasty: Database) -> None:
+    async def store(word: str) -> None:
+        async with hasty.transaction() as connection:
+            await connection.execute(text("CREATE TEMPORARY TABLE hidden (word text CHECK (false))"))
+            await connection.execute(text("INSERT INTO hidden VALUES (CAST(:word AS text))"), {"word": word})
+
+    with pytest.raises(IntegrityError) as refused_row:
+        await store("a-secret-word")
+    with pytest.raises(StatementRefusedError) as refused_statement:
+        await store("a-secret-word\0")
+    hidden = "SQL parameters hidden"
+    assert hidden in str(refused_row.value)
+    assert hidden in str(refused_statement.value.__cause__)
+    assert "a-secret-word" not in f"{refused_statement.value} {refused_statement.value.__cause__}"
+
+
+def test_neither_does_that_of_a_migration(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def noted(url: str, **options: Any) -> Engine:
+        asked.append(options)
+        return create_engine(url, **options)
+
+    monkeypatch.setattr(migrate, "create_engine", noted)
+    migrate.check(database_url)
+    assert [options["hide_parameters"] for options in asked] == [True]

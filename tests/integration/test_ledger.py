@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -75,13 +76,32 @@ async def test_a_task_is_bound_with_its_owner_and_its_attempts(
     ]
 
 
-async def test_a_task_id_that_is_taken_stays_its_owner_s(
-    database: FlakyDatabase, ledger: Ledger, team: Caller
+async def test_a_task_id_that_is_taken_stays_its_owner_s_and_the_other_hold_is_unknown(
+    database: FlakyDatabase, ledger: Ledger, team: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     thief, task = await caller(database), team.task()
-    for one, wanted in ((team, task), (thief, thief.task(task.id))):
-        await ledger.bind((await ledger.place(one.order())).id, one.order(), wanted, [])
-    assert (await task_row(database, task.id)).team_id == team.team_id
+    own, other = (await ledger.place(team.order())).id, (await ledger.place(thief.order())).id
+    await ledger.bind(own, team.order(), task, [])
+    for _ in range(2):
+        await ledger.bind(other, thief.order(), thief.task(task.id), sends(thief))
+    found = await task_row(database, task.id)
+    assert (found.team_id, found.hold_id) == (team.team_id, own)
+    assert (await hold_row(database, own)).state == "held"
+    row = await hold_row(database, other)
+    assert (row.state, row.reason, row.task_id) == ("unknown", "task id already recorded", task.id)
+    assert len(await attempt_rows(database, other)) == 2
+    assert {vars(record)["hold"] for record in caplog.records} == {str(other)}
+
+
+async def test_a_bind_that_can_never_be_written_is_given_up_and_logged(
+    database: FlakyDatabase, ledger: Ledger, team: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    hold, task = (await ledger.place(team.order())).id, replace(team.task(), status="a\0b")
+    await ledger.bind_surely(hold, team.order(), task, [])
+    assert not ledger.is_unbound(task.id)
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("gateway.ledger", "ERROR")
+    assert record.exc_info is not None
 
 
 # Postgres goes away ----------------------------------------------------------------------------------------

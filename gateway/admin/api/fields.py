@@ -24,7 +24,7 @@ from gateway.access.team_keys import LONGEST_OVERLAP, normal_address
 from gateway.access.teams import LONGEST_SLUG, SLUG, looks_like_id
 from gateway.credits import usage
 from gateway.credits.amount import NotAnAmountError, from_decimal
-from gateway.db.paging import LARGEST_LIMIT
+from gateway.db.paging import LARGEST_LIMIT, checked_cursor
 from gateway.pool import upstream_keys
 
 LARGEST_COUNT = 1_000_000
@@ -88,7 +88,9 @@ def _slug(value: object) -> str:
 
 @cache
 def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    """The IANA names. What else lies in a system's folder of zones (localtime, posixrules, …) is in lower case, and
+    `Factory` means that no zone was set."""
+    return frozenset(name for name in available_timezones() if name[0].isupper() and name != "Factory")
 
 
 def _time_zone(value: object) -> str:
@@ -174,6 +176,10 @@ def _label(value: object) -> str:
     return label
 
 
+def _cursor(value: object) -> str:
+    return checked_cursor(visible_text(value, 1000))
+
+
 def _page_limit(value: object) -> int:
     text = str(value)
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
@@ -208,6 +214,12 @@ _CREDITS = {"type": "number", "minimum": 0, "description": "credits; six decimal
 _BOUND = {"type": "string", "description": "a date, or a time with a zone on a quarter of an hour"}
 _BY = {"type": "string", "description": f"one or several of {', '.join(usage.DIMENSIONS)}, with commas"}
 _SECRET = {"type": "string", "minLength": 8, "maxLength": 512, "writeOnly": True}
+_CURSOR = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 1000,
+    "description": "the `next` of the page before",
+}
 _PAGE = {"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT}
 
 Name = Annotated[str, _text_of(100, "1 to 100 characters")]
@@ -238,4 +250,4 @@ HoldStateName = Annotated[
 ]
 OutcomeName = Annotated[Literal["settle", "release"], _one_of("settle", "release")]
 PageLimit = Annotated[int, Checked(_page_limit, _PAGE)]
-Cursor = Annotated[str, _text_of(1000, "the `next` of the page before")]
+Cursor = Annotated[str, Checked(_cursor, _CURSOR)]

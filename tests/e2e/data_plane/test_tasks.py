@@ -275,6 +275,19 @@ def test_own_tasks_are_listed(here: Rig) -> None:
     assert not any("upstream_key_id" in task for task in first["data"])
 
 
+def test_everything_wrong_in_a_list_s_query_is_named_at_once(here: Rig) -> None:
+    for query, names in (
+        ("limit=0&bogus=1&after=xx", ["'bogus'", "limit", "after"]),
+        ("after=xx", ["after"]),
+        ("limit=000000001999", ["limit"]),
+        ("limit=1&limit=2", ["limit"]),
+    ):
+        answer = here.client.get(f"/gateway/tasks?{query}")
+        error_of(answer, 400, "invalid_request_error", "invalid_fields")
+        problems = answer.json()["error"]["message"].split("; ")
+        assert [problem.partition(":")[0] for problem in problems] == names
+
+
 def test_a_submit_answer_that_is_none_makes_no_task(here: Rig) -> None:
     before = here.rows("SELECT count(*) AS count FROM tasks")
     for marker in ("no_data", "bad_json", "empty_204", "html"):

@@ -91,8 +91,14 @@ async def test_only_a_cursor_of_this_list_is_taken(paged: Admin, path: str) -> N
     foreign = (await paged.ok("GET", "/teams" if path != "/teams" else "/audit", limit="1"))["next"]
     own = (await paged.ok("GET", path, limit="1"))["next"]
     for cursor in (foreign, "nonsense", own[:-4], own + "AA", "", "x" * 2000, "\u0000"):
-        status, _, message = await paged.refused("GET", path, after=cursor)
-        assert (status, message[:7]) == (400, "after: "), cursor
+        status, reason, message = await paged.refused("GET", path, after=cursor)
+        assert (status, reason, message[:7]) == (400, "invalid_fields", "after: "), cursor
+
+
+async def test_a_wrong_cursor_is_named_with_everything_else(paged: Admin) -> None:
+    status, reason, message = await paged.refused("GET", "/teams", limit="0", bogus="1", after="xx")
+    assert (status, reason) == (400, "invalid_fields")
+    assert [problem.partition(":")[0] for problem in message.split("; ")] == ["limit", "after", "bogus"]
 
 
 @pytest.mark.parametrize("path", LISTS)

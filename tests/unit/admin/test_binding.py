@@ -11,6 +11,7 @@ from gateway.access.admin_tokens import AdminPrincipal
 from gateway.admin.api.binding import invoke, problems_of, require_role
 from gateway.admin.api.requests import CreateTeam, Given, IssueKey, PutQuota, TaskQuery
 from gateway.admin.api.routes import ROUTES
+from gateway.db.paging import encode
 from gateway.errors import GatewayError
 
 ROWS = {(row.method, row.path): row for row in ROUTES}
@@ -69,6 +70,29 @@ def test_query_values_are_text() -> None:
     query = TaskQuery.model_validate({"limit": "7", "ended": "false"})
     assert (query.limit, query.ended) == (7, False)
     assert _problems(TaskQuery, {"ended": "False", "limit": "00001"})
+
+
+def test_a_cursor_s_form_is_checked_with_the_other_fields() -> None:
+    assert TaskQuery.model_validate({"after": encode("tasks", ["x"])}).after == encode("tasks", ["x"])
+    given = {"limit": "0", "bogus": "1", "after": "xx"}
+    assert [problem.partition(":")[0] for problem in _problems(TaskQuery, given)] == [
+        "limit",
+        "after",
+        "bogus",
+    ]
+
+
+@pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", "Etc/GMT+5", "EST5EDT", "GB-Eire"])
+def test_iana_time_zones_are_taken(name: str) -> None:
+    assert CreateTeam.model_validate({"name": "x", "time_zone": name, "unlimited": True}).time_zone == name
+
+
+@pytest.mark.parametrize(
+    "name", ["localtime", "Factory", "posixrules", "posix/UTC", "build/etc/localtime", "utc", ""]
+)
+def test_what_only_lies_in_the_folder_of_zones_is_no_time_zone(name: str) -> None:
+    [problem] = _problems(CreateTeam, {"name": "x", "time_zone": name, "unlimited": True})
+    assert problem.startswith("time_zone: must be an IANA time zone")
 
 
 def test_a_viewer_may_only_get() -> None:

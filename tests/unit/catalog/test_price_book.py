@@ -165,6 +165,12 @@ def test_an_empty_book_is_a_book(tmp_path: Path) -> None:
         (OK + "max_seconds = 5", 'm: max_seconds only goes with per = "second"'),
         (OK + 'aliases = "x"', "m: aliases must be a list of texts"),
         (OK + 'aliases = [""]', "m: aliases must be a list of texts"),
+        (OK + 'aliases = ["x "]', "m: aliases: 'x ' has spaces around it"),
+        (OK + 'aliases = ["x", "x"]', "m: aliases: 'x' is there twice"),
+        (OK + "when = [{ size = [], credits = 2 }]", "m: when[0].size is empty, so it matches nothing"),
+        (OK + "when = [{ quality = [], credits = 2 }]", "m: when[0].quality is empty, so it matches nothing"),
+        (OK + 'when = [{ quality = ["HIGH "] }]', "m: when[0].quality: 'HIGH ' has spaces around it"),
+        (OK + 'when = [{ quality = ["a", "a"] }]', "m: when[0].quality: 'a' is there twice"),
         (OK + 'aliases = ["m"]', "m: alias 'm' is the id of another model"),
         (
             OK + 'aliases = ["x"]\n' + OK.replace("models.m", "models.k") + 'aliases = ["x"]',

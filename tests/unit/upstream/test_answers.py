@@ -227,9 +227,23 @@ def test_a_task_is_read() -> None:
     assert task_state(waiting) == TaskState("t", "Processing ", None, None, OddCost.MISSING, False)
 
 
-@pytest.mark.parametrize("status", [b"null", b"1", b'""', b'" "', b"[]"])
+LONG_WORD = b'"%s"' % (b"x" * 65)
+
+
+@pytest.mark.parametrize(
+    "status", [b"null", b"1", b'""', b'" "', b"[]", rb'"done\u0000"', rb'"done\n"', rb'"a\u009bb"', LONG_WORD]
+)
 def test_a_task_has_a_status_word(status: bytes) -> None:
     assert task_state(b'{"id":"t","status":' + status + b"}") is None
+    found = submitted(b'{"id":"t","status":' + status + b"}")
+    assert found is not None
+    assert found.status is None
+
+
+def test_a_status_word_may_have_64_characters() -> None:
+    found = task_state(b'{"id":"t","status":"%s"}' % (b"x" * 64))
+    assert found is not None
+    assert found.status == "x" * 64
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.spool import SpoolBudget
+from gateway.upstream.client import Call
 from tests.fakes.scripted_server import Connection, answering, head, scripted, silent
 from tests.fakes.upstream_calls import Connect, get, never_sent, post, taken, unknown
 
@@ -36,6 +37,23 @@ async def test_a_connection_that_never_stands_was_never_sent(connect: Connect) -
             waiting.connect_ex(address)
         client = await connect(f"http://127.0.0.1:{address[1]}", connect_timeout=0.1)
         assert await never_sent(client, get()) == "connecting took too long"
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx-forged: 1", b"a\nb", b"a\0b", b"a\x7fb"])
+async def test_a_header_that_cannot_be_sent_was_never_sent(
+    connect: Connect, spool: SpoolBudget, value: bytes
+) -> None:
+    async with scripted(answering(200)) as server:
+        client = await connect(server.url)
+        call = await post(spool, b"{}")
+        call.headers.append((b"content-type", value))
+        assert await never_sent(client, call) == "a header holds control characters"
+        assert server.connections == 0
+
+
+async def test_a_path_that_cannot_be_sent_was_never_sent(connect: Connect) -> None:
+    client = await connect("http://127.0.0.1:9")
+    assert await never_sent(client, Call("GET", "/v1/tasks/a\nb", [], 1.0)) == "there is no such address"
 
 
 async def reset_at_once(connection: Connection) -> None:
