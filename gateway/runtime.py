@@ -26,7 +26,7 @@ from gateway.credits.aging import Ages, Aging, longest_call
 from gateway.credits.amount import from_decimal
 from gateway.credits.ledger import Ledger
 from gateway.db import migrate
-from gateway.db.engine import Database, promptly
+from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.db.partitions import ensure_partitions
 from gateway.pool.dispatch import SENDS, Dispatcher
 from gateway.pool.pool import Pool
@@ -147,6 +147,8 @@ class Runtime:
             revision = await promptly(self.database.revision())
         except errors.GatewayError:
             return "unreachable"
+        except StatementRefusedError:
+            return "not migrated"
         return "ok" if revision is not None and revision >= migrate.head() else "not migrated"
 
     async def _redis_state(self) -> str:

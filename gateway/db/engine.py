@@ -123,6 +123,9 @@ def _engine(
         connect_args={
             "connect_timeout": 2,  # libpq's smallest
             "tcp_user_timeout": 4000,
+            # No prepared statements: a migration under a running gateway would break those whose result it changes,
+            # and PgBouncer in transaction mode loses them.
+            "prepare_threshold": None,
             "application_name": "pixapi-gateway",
         },
     )
