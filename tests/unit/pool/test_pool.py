@@ -168,9 +168,7 @@ async def test_a_refusal_that_prolongs_nothing_writes_nothing(table: KeyTable, c
     assert len(table.writes) == 1
 
 
-async def test_of_two_words_on_their_way_the_later_one_survives_a_refresh_too(
-    table: KeyTable, clock: FakeClock
-) -> None:
+async def test_a_refresh_loses_none_of_two_words_on_their_way(table: KeyTable, clock: FakeClock) -> None:
     table.add("key")
     pool = await pool_of(table, clock)
     slow = table.hold_a_write_up()
