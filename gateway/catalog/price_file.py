@@ -6,7 +6,8 @@ import logging
 from decimal import Decimal
 from pathlib import Path
 
-from gateway.catalog.price_book import MAX_N, ModelPrice, Price, PriceBook, PriceBookError, load
+from gateway.catalog.price_book import MAX_N, ModelPrice, Price, PriceBook
+from gateway.catalog.price_parser import PriceBookError, parse
 
 log = logging.getLogger("gateway.prices")
 
@@ -47,6 +48,17 @@ class PriceFile:
         self.error = None
         log.info("price book taken over", extra={"detail": f"{len(self.book.models)} models"})
         return True
+
+
+def load(path: Path) -> PriceBook:
+    """The book in a file; raises PriceBookError with every problem found."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise PriceBookError(path, [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise PriceBookError(path, [f"is not valid TOML: {error}"]) from error
+    return parse(text, path)
 
 
 def unpriced(model: str, hold: int) -> ModelPrice:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from gateway import telemetry
 from gateway.app import build_app
-from gateway.catalog.price_book import PriceBookError
+from gateway.catalog.price_parser import PriceBookError
 from gateway.db import migrate
 from gateway.runtime import build
 from gateway.server.serve import ServerOptions

@@ -39,8 +39,8 @@ def check(ctx: typer.Context, as_json: Json = False) -> None:
 
 def _looked_through(config_dir: Path | None) -> tuple[list[Problem], list[str], Path | None]:
     """Every problem of gateway.toml, the environment and models.toml; every warning; the folder they are in."""
-    from gateway.catalog.price_book import PriceBookError
-    from gateway.catalog.price_book import load as load_prices
+    from gateway.catalog.price_file import load as load_prices
+    from gateway.catalog.price_parser import PriceBookError
     from gateway.settings import Problem, SettingsError, find_config_dir, load
 
     problems: list[Problem] = []

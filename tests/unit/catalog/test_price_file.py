@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.catalog.price_book import PriceBookError, quote
-from gateway.catalog.price_file import PriceFile
+from gateway.catalog.price_book import quote
+from gateway.catalog.price_file import PriceFile, load
+from gateway.catalog.price_parser import PriceBookError
 
 MODEL = '[models.m]\ncategory = "image"\nper = "image"\ncredits = {credits}\n'
 
@@ -91,3 +92,13 @@ def test_a_model_without_a_price_is_refused_or_held_at_one_amount(path: Path) ->
     found = quote(held, operation="x", images=1, sizes=("4k",), quality="high", seconds=None, input_images=3)
     assert (found.credits, found.hold) == (25_000_000, 25_000_000)
     assert charged(PriceFile(path, default_hold=25_000_000)) == 1_000_000
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(PriceBookError, match="cannot be read"):
+            load(path)
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes("# ü".encode("latin-1"))
+    with pytest.raises(PriceBookError, match="not valid TOML"):
+        load(latin)
