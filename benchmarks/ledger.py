@@ -26,7 +26,8 @@ import psycopg
 from sqlalchemy import make_url
 
 from gateway.cli.embedded import EmbeddedServers
-from gateway.credits.ledger import Conclusion, Ledger, Order
+from gateway.credits.ledger import Ledger
+from gateway.credits.terms import Conclusion, Order
 from gateway.db import migrate
 from gateway.db.engine import Database
 from gateway.ids import uuid7

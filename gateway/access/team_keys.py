@@ -24,7 +24,7 @@ from gateway.db.tables import team_keys, teams
 KeyState = Literal["active", "rotated", "expired", "revoked"]
 LONGEST_OVERLAP = 30 * 24 * 3600
 _ID = re.compile(r"[0-9A-Za-z]{10}")
-_COLUMNS = [column for column in team_keys.c if column.name != "digest"]
+_COLUMNS = [column for column in team_keys.c if column.name not in {"digest", "quota_key_id"}]
 _ORDER = Keyset("team_keys", team_keys.c.created_at, team_keys.c.id)
 
 
@@ -146,13 +146,14 @@ async def rotate(
 ) -> tuple[TeamKey, IssuedKey]:
     """The old key, ending `overlap` = (now, seconds) from now, and its successor; 409 when it cannot be rotated.
 
-    The successor has the same name, restrictions and expiry. Zero seconds revoke the old key at once.
+    The successor has the same name, restrictions and expiry, and counts on the same quotas. Zero seconds revoke the
+    old key at once.
     """
     now, seconds = overlap
     old = await find(connection, key_id, lock=True)
     _refuse_rotation(old, now)
     new = NewKey(**{name: getattr(old, name) for name in NewKey.__dataclass_fields__})
-    issued = await _insert(connection, peppers, old.team_id, old.team, new)
+    issued = await _insert(connection, peppers, old.team_id, old.team, new, replaces=old.id)
     ends: dict[str, object] = {"replaced_by": issued.key.id}
     if seconds == 0:
         ends["revoked_at"] = now
@@ -171,8 +172,14 @@ def _refuse_rotation(key: TeamKey, now: datetime) -> None:
 
 
 async def _insert(
-    connection: AsyncConnection, peppers: Peppers, team_id: UUID, team: str, new: NewKey
+    connection: AsyncConnection,
+    peppers: Peppers,
+    team_id: UUID,
+    team: str,
+    new: NewKey,
+    replaces: str | None = None,
 ) -> IssuedKey:
+    """Counts on the quotas of the key it replaces, else on its own."""
     made = make(TEAM_KEY)
     values = stored(asdict(new)) | {
         "id": made.public_id,
@@ -180,6 +187,9 @@ async def _insert(
         "digest": peppers.sign(made.text),
         "last4": made.text[-4:],
     }
+    if replaces is not None:
+        shared = select(team_keys.c.quota_key_id).where(team_keys.c.id == replaces)
+        values["quota_key_id"] = shared.scalar_subquery()
     statement = team_keys.insert().values(**values).returning(*_COLUMNS)
     row = (await connection.execute(statement)).one()
     return IssuedKey(_key(row, team), made.text)

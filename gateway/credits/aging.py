@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import Select, func, select
 
-from gateway.credits.ledger import Conclusion, conclude_all
+from gateway.credits.ledger import conclude_all
+from gateway.credits.terms import Conclusion
 from gateway.db.engine import Database
 from gateway.db.tables import holds, tasks
 

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
 from gateway.credits.amount import to_text
-from gateway.credits.ledger import Conclusion, conclude
+from gateway.credits.ledger import conclude
+from gateway.credits.terms import Conclusion
 from gateway.db import audit
 from gateway.db.changes import frozen
 from gateway.db.paging import Keyset, Page, PageOf

@@ -9,21 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
 from gateway.credits.amount import to_text
 from gateway.credits.batch import Batcher
+from gateway.credits.terms import (
+    Conclusion,
+    Ended,
+    Item,
+    NewTask,
+    Order,
+    Placed,
+    SentVia,
+    bind_item,
+    end_item,
+    place_item,
+)
 from gateway.db.engine import Database
-from gateway.db.tables import attempts, holds, tasks
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
 
@@ -33,69 +42,7 @@ WAIT_SECONDS = 5.0
 PLACE_SECONDS = 4.5  # whoever waits for a hold hears within five
 REPEAT_SECONDS = 0.5
 PLACE_ROUNDS = 5
-TAKEN = "task id already recorded"
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a hold is placed for; `quote` in micro-credits is the most the call is expected to cost."""
-
-    team_id: UUID
-    key_id: str
-    request_id: str
-    operation: str
-    model: str
-    quote: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SentVia:
-    """One send of the call, kept with its hold."""
-
-    upstream_key_id: UUID
-    outcome: str
-    status: int | None
-    milliseconds: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
-    """The task Pixapi accepted the call as; `body` is its first state in task shape."""
-
-    id: str
-    upstream_key_id: UUID
-    status: str
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conclusion:
-    """How a hold ends: `state` settled (with micro-credits), released or unknown."""
-
-    state: str
-    settled: int | None = None
-    estimated: bool = False
-    flags: tuple[str, ...] = ()
-    reason: str | None = None
-    actor: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """What an end changed: nothing when the hold had ended before; `remaining` as in `Placed`."""
-
-    changed: bool
-    remaining: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """A hold that stands; `remaining` micro-credits on the tightest enforced quota, None without one."""
-
-    id: UUID
-    remaining: int | None
-    shadow_refused: bool
 
 
 class Ledger:
@@ -103,8 +50,9 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._places: Batcher[dict[str, Any], Any] = Batcher(self._send_places, _ident)
-        self._ends: Batcher[dict[str, Any], Ended] = Batcher(self._send_ends, _ident)
+        self._places: Batcher[Item, Any] = Batcher(self._send_places, _ident)
+        self._binds: Batcher[Item, bool] = Batcher(self._send_binds, _ident)
+        self._ends: Batcher[Item, Ended] = Batcher(self._send_ends, _ident)
         self._unwritten: set[asyncio.Task[Any]] = set()
         self._unbound: set[str] = set()
 
@@ -115,16 +63,7 @@ class Ledger:
         have been placed all the same, it is released.
         """
         hold_id = uuid7()
-        item = {
-            "id": str(hold_id),
-            "team": str(order.team_id),
-            "key": order.key_id,
-            "request": order.request_id,
-            "operation": order.operation,
-            "model": order.model,
-            "quote": order.quote,
-        }
-        placing = self._places.put(item)
+        placing = self._places.put(place_item(hold_id, order))
         try:
             async with asyncio.timeout(PLACE_SECONDS):
                 row = await asyncio.shield(placing)
@@ -145,20 +84,12 @@ class Ledger:
 
         A task that is recorded for another hold stays that one's. No task will end this hold then, so it is unknown.
         """
-        async with self._database.transaction() as connection:
-            if await _recorded_for(connection, hold_id, order, task) != hold_id:
-                await conclude(connection, hold_id, Conclusion(state="unknown", reason=TAKEN))
-                log.warning(TAKEN, extra={"task_id": task.id, "hold": str(hold_id)})
-            await connection.execute(
-                holds.update()
-                .where(holds.c.id == hold_id)
-                .values(task_id=task.id, upstream_key_id=task.upstream_key_id)
-            )
-            await _record(connection, hold_id, sent)
+        if await self._binds.submit(bind_item(hold_id, order, task, sent)):
+            log.warning("task id already recorded", extra={"task_id": task.id, "hold": str(hold_id)})
 
     async def end(self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()) -> Ended:
         """Ends a hold, or marks it unknown; nothing changes when it had ended before."""
-        return await self._ends.submit(_item(hold_id, conclusion, sent))
+        return await self._ends.submit(end_item(hold_id, conclusion, sent))
 
     async def end_surely(
         self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()
@@ -194,7 +125,7 @@ class Ledger:
         for task in self._unwritten:
             task.cancel()
 
-    async def _send_places(self, items: Sequence[dict[str, Any]]) -> list[Any]:
+    async def _send_places(self, items: Sequence[Item]) -> list[Any]:
         """One statement; once more for those whose quota had no counter for this period yet."""
         found: dict[str, Any] = {}
         for _ in range(PLACE_ROUNDS):
@@ -215,7 +146,13 @@ class Ledger:
             async with self._database.autocommit() as connection:
                 await connection.execute(_OPEN_COUNTERS, {"team": team})
 
-    async def _send_ends(self, items: Sequence[dict[str, Any]]) -> list[Ended]:
+    async def _send_binds(self, items: Sequence[Item]) -> list[bool]:
+        """Whether each item's task is another hold's."""
+        async with self._database.autocommit() as connection:
+            rows = await connection.execute(_BIND, {"items": msgspec.json.encode(items).decode()})
+            return [row.taken for row in rows]
+
+    async def _send_ends(self, items: Sequence[Item]) -> list[Ended]:
         async with self._database.autocommit() as connection:
             return await _end(connection, items)
 
@@ -266,7 +203,7 @@ async def conclude_all(
     connection: AsyncConnection, conclusions: Sequence[tuple[UUID, Conclusion]]
 ) -> list[Ended]:
     """`conclude` for many holds in one statement."""
-    return await _end(connection, [_item(hold_id, conclusion, ()) for hold_id, conclusion in conclusions])
+    return await _end(connection, [end_item(hold_id, conclusion) for hold_id, conclusion in conclusions])
 
 
 def refusal(row: Any, order: Order) -> GatewayError:
@@ -287,75 +224,17 @@ def refusal(row: Any, order: Order) -> GatewayError:
     )
 
 
-def _ident(item: dict[str, Any]) -> str:
+def _ident(item: Item) -> str:
     return str(item["id"])
 
 
-def _item(hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia]) -> dict[str, Any]:
-    return {
-        "id": str(hold_id),
-        "state": conclusion.state,
-        "settled": conclusion.settled,
-        "estimated": conclusion.estimated,
-        "flags": list(conclusion.flags),
-        "reason": conclusion.reason,
-        "actor": conclusion.actor,
-        "sent": [
-            {
-                "number": number,
-                "upstream_key": str(one.upstream_key_id),
-                "outcome": one.outcome,
-                "status": one.status,
-                "milliseconds": one.milliseconds,
-            }
-            for number, one in enumerate(sent, start=1)
-        ],
-    }
-
-
-async def _end(connection: AsyncConnection, items: Sequence[dict[str, Any]]) -> list[Ended]:
+async def _end(connection: AsyncConnection, items: Sequence[Item]) -> list[Ended]:
     rows = await connection.execute(_END, {"items": msgspec.json.encode(items).decode()})
     return [Ended(changed=row.changed, remaining=row.remaining) for row in rows]
 
 
-async def _recorded_for(
-    connection: AsyncConnection, hold_id: UUID, order: Order, task: NewTask
-) -> UUID | None:
-    """Records the task unless it is there already; the hold it belongs to."""
-    new = insert(tasks).values(
-        id=task.id,
-        team_id=order.team_id,
-        key_id=order.key_id,
-        hold_id=hold_id,
-        upstream_key_id=task.upstream_key_id,
-        model=order.model,
-        operation=order.operation,
-        status=task.status,
-        body=task.body,
-    )
-    if await connection.scalar(new.on_conflict_do_nothing().returning(tasks.c.id)) is not None:
-        return hold_id
-    owner: UUID | None = await connection.scalar(select(tasks.c.hold_id).where(tasks.c.id == task.id))
-    return owner
-
-
-async def _record(connection: AsyncConnection, hold_id: UUID, sent: Sequence[SentVia]) -> None:
-    rows = [
-        {
-            "hold_id": hold_id,
-            "number": number,
-            "upstream_key_id": one.upstream_key_id,
-            "outcome": one.outcome,
-            "status": one.status,
-            "milliseconds": one.milliseconds,
-        }
-        for number, one in enumerate(sent, start=1)
-    ]
-    if rows:
-        await connection.execute(insert(attempts).on_conflict_do_nothing(), rows)
-
-
 _PLACE = text("SELECT * FROM gateway_place(CAST(:items AS jsonb))")
+_BIND = text("SELECT * FROM gateway_bind(CAST(:items AS jsonb))")
 _END = text("SELECT * FROM gateway_end(CAST(:items AS jsonb))")
 _OPEN_COUNTERS = text("SELECT gateway_open_counters(CAST(:team AS uuid))")
 _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}

@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, exists, func, select
+from sqlalchemy import ColumnElement, Row, ScalarSelect, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
 from gateway.credits import counters
 from gateway.credits.amount import to_text
 from gateway.db import audit
-from gateway.db.tables import NOW, quotas, teams
+from gateway.db.tables import NOW, quotas, team_keys, teams
 from gateway.ids import uuid7
 
 Period = Literal["day", "week", "month", "total"]
@@ -27,7 +27,10 @@ PERIODS: tuple[Period, ...] = ("day", "week", "month", "total")
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose quota: a team's, or with `key_id` that of one of its keys."""
+    """Whose quota: a team's, or with `key_id` that of one of its keys.
+
+    A key and those it was rotated into have theirs together: any of them stands for all.
+    """
 
     team_id: UUID
     key_id: str | None = None
@@ -48,7 +51,10 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """A quota as stored; its id stays when its limit changes, so that what was counted stays too."""
+    """A quota as stored; its id stays when its limit changes, so that what was counted stays too.
+
+    `key_id` is the first of the keys it is for.
+    """
 
     id: UUID
     team_id: UUID
@@ -63,8 +69,7 @@ class Quota:
 async def put(connection: AsyncConnection, actor: str, owner: Owner, period: Period, limit: Limit) -> Quota:
     """The owner's quota for this period, made or changed; 409 when it was the team's last enforced one.
 
-    A new one has counted what its period has spent and holds, before this transaction ends; for a key also what the
-    keys have that it replaced.
+    A new one has counted what its period has spent and holds, before this transaction ends.
     """
     await counters.lock(connection, owner.team_id)
     before = await _find(connection, owner, period)
@@ -72,12 +77,14 @@ async def put(connection: AsyncConnection, actor: str, owner: Owner, period: Per
         return before
     values = {"limit_micro": limit.micro, "enforce": limit.enforce}
     if before is None:
-        new = {"id": uuid7(), "team_id": owner.team_id, "key_id": owner.key_id, "period": period}
+        first = None if owner.key_id is None else _first_of_line(owner.key_id)
+        new = {"id": uuid7(), "team_id": owner.team_id, "key_id": first, "period": period}
         statement: Any = quotas.insert().values(**new, **values)
     else:
         statement = quotas.update().where(quotas.c.id == before.id).values(**values, updated_at=NOW)
     after = _quota((await connection.execute(statement.returning(*quotas.c))).one())
-    await _record(connection, actor, "quota.set", after, {"from": _described(before)} if before else {})
+    more = {"from": _described(before)} if before else {}
+    await _record(connection, actor, "quota.set", owner, _described(after) | {"period": period} | more)
     if before is None:
         await counters.open_missing(connection, owner.team_id)
     if owner.key_id is None:
@@ -117,19 +124,10 @@ async def remove(connection: AsyncConnection, actor: str, owner: Owner, period: 
     quota = await find(connection, owner, period)
     await counters.close(connection, owner.team_id, quota.id, "the quota was removed")
     await connection.execute(quotas.delete().where(quotas.c.id == quota.id))
-    await _record(connection, actor, "quota.remove", quota, {})
+    await _record(connection, actor, "quota.remove", owner, _described(quota) | {"period": period})
     if owner.key_id is None:
         await require_limited(connection, owner.team_id)
     return quota
-
-
-async def copy_to_key(connection: AsyncConnection, actor: str, source: Owner, key_id: str) -> list[Quota]:
-    """Gives a key of the same team the quotas of the one it has replaced, with what that has spent and holds."""
-    target = Owner(source.team_id, key_id)
-    return [
-        await put(connection, actor, target, quota.period, Limit(quota.limit_micro, quota.enforce))
-        for quota in await of(connection, source)
-    ]
 
 
 async def require_limited(connection: AsyncConnection, team_id: UUID) -> None:
@@ -153,22 +151,21 @@ async def _find(connection: AsyncConnection, owner: Owner, period: Period) -> Qu
 
 
 async def _record(
-    connection: AsyncConnection, actor: str, action: str, quota: Quota, more: dict[str, Any]
+    connection: AsyncConnection, actor: str, action: str, owner: Owner, detail: dict[str, Any]
 ) -> None:
     await audit.write(
-        connection,
-        actor=actor,
-        action=action,
-        subject=Owner(quota.team_id, quota.key_id).subject,
-        team_id=quota.team_id,
-        detail={"period": quota.period} | _described(quota) | more,
+        connection, actor=actor, action=action, subject=owner.subject, team_id=owner.team_id, detail=detail
     )
 
 
 def _owned_by(owner: Owner) -> tuple[ColumnElement[bool], ...]:
     if owner.key_id is None:
         return quotas.c.team_id == owner.team_id, quotas.c.key_id.is_(None)
-    return (quotas.c.key_id == owner.key_id,)
+    return (quotas.c.key_id == _first_of_line(owner.key_id),)
+
+
+def _first_of_line(key_id: str) -> ScalarSelect[str]:
+    return select(team_keys.c.quota_key_id).where(team_keys.c.id == key_id).scalar_subquery()
 
 
 def _by_period() -> ColumnElement[Any]:

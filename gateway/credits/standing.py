@@ -34,6 +34,7 @@ class Standing:
 async def of_key(connection: AsyncConnection, team_id: UUID, key_id: str) -> list[Standing]:
     """Every quota that applies to calls of this key, the team's first, shortest period first.
 
+    The keys it was rotated from and into count on the same ones.
     A counter that no call has opened yet is shown as it would start: with what its period has spent and holds.
     """
     rows = await connection.execute(_STANDINGS, {"team": team_id, "key": key_id})
@@ -42,15 +43,21 @@ async def of_key(connection: AsyncConnection, team_id: UUID, key_id: str) -> lis
 
 _STANDINGS = text(
     """
+    WITH line AS (
+        SELECT k.id FROM team_keys k
+        WHERE k.quota_key_id = (SELECT asking.quota_key_id FROM team_keys asking WHERE asking.id = :key)
+    )
     SELECT CASE WHEN q.key_id IS NULL THEN 'team' ELSE 'key' END AS scope, q.period, q.limit_micro AS "limit",
            coalesce(c.settled, (
                SELECT sum(u.credits) FROM usage_buckets u
                WHERE u.team_id = q.team_id AND u.starts_at >= p.starts_at
-                 AND (q.key_id IS NULL OR u.key_id = q.key_id)), 0)::bigint AS settled,
+                 AND (p.ends_at IS NULL OR u.starts_at < p.ends_at)
+                 AND (q.key_id IS NULL OR u.key_id IN (SELECT id FROM line))), 0)::bigint AS settled,
            coalesce(c.held, (
                SELECT sum(h.quote) FROM holds h
                WHERE h.state IN ('held', 'unknown') AND h.team_id = q.team_id AND h.placed_at >= p.starts_at
-                 AND (q.key_id IS NULL OR h.key_id = q.key_id)), 0)::bigint AS held,
+                 AND (p.ends_at IS NULL OR h.placed_at < p.ends_at)
+                 AND (q.key_id IS NULL OR h.key_id IN (SELECT id FROM line))), 0)::bigint AS held,
            CASE WHEN c.id IS NULL THEN p.ends_at ELSE c.ends_at END AS resets_at, q.enforce
     FROM quotas q
     JOIN teams t ON t.id = q.team_id
@@ -60,7 +67,7 @@ _STANDINGS = text(
         WHERE c.quota_id = q.id AND c.starts_at <= now() AND (c.ends_at IS NULL OR c.ends_at > now())
         ORDER BY c.starts_at DESC LIMIT 1
     ) c ON true
-    WHERE q.team_id = :team AND (q.key_id IS NULL OR q.key_id = :key)
+    WHERE q.team_id = :team AND (q.key_id IS NULL OR q.key_id IN (SELECT id FROM line))
     ORDER BY q.key_id NULLS FIRST, array_position(ARRAY['day', 'week', 'month', 'total'], q.period)
     """
 )

@@ -82,6 +82,8 @@ team_keys = Table(
     Column("requests_per_minute", Integer),
     Column("max_in_flight", Integer),
     Column("replaced_by", Text, ForeignKey("team_keys.id")),
+    # Whose quotas it counts on: the first key of its line of rotations. A trigger fills in a new line's own id.
+    Column("quota_key_id", Text, ForeignKey("team_keys.id"), nullable=False),
     _moment("expires_at"),
     _moment("revoked_at"),
     _moment("last_used_at"),
@@ -89,6 +91,7 @@ team_keys = Table(
     CheckConstraint("requests_per_minute > 0", name="requests_per_minute"),
     CheckConstraint("max_in_flight > 0", name="max_in_flight"),
     Index(None, "team_id", "created_at", "id"),
+    Index(None, "quota_key_id"),
 )
 
 admin_tokens = Table(
@@ -189,7 +192,7 @@ quotas = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("team_id", Uuid, ForeignKey("teams.id"), nullable=False),
-    Column("key_id", Text, ForeignKey("team_keys.id")),  # NULL: the whole team's
+    Column("key_id", Text, ForeignKey("team_keys.id")),  # the first of a line of keys; NULL: the whole team's
     Column("period", Text, nullable=False),
     Column("limit_micro", BigInteger, nullable=False),
     Column("enforce", Boolean, nullable=False, server_default=text("true")),

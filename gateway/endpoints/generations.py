@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 from gateway import errors
 from gateway.catalog.model_list import ModelList
 from gateway.credits.amount import to_text
-from gateway.credits.ledger import Conclusion, Ledger, NewTask, SentVia
+from gateway.credits.ledger import Ledger
+from gateway.credits.terms import Conclusion, NewTask, SentVia
 from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatched, Dispatcher, PaidCall
 from gateway.pool.pool import UpstreamKey
@@ -23,7 +24,8 @@ from gateway.proxy.generation import Operation
 from gateway.proxy.relay import relay
 from gateway.tasks.status import first_state
 from gateway.telemetry import Metrics
-from gateway.upstream.answers import AnswerScanner, submitted
+from gateway.upstream.answer_scanner import AnswerScanner
+from gateway.upstream.answers import submitted
 from gateway.upstream.client import Reply
 from gateway.upstream.headers import toward_client
 from gateway.upstream.outcomes import Verdict

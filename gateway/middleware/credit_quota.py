@@ -16,7 +16,8 @@ from gateway.catalog import price_book
 from gateway.catalog.model_list import ModelList
 from gateway.catalog.price_book import ModelPrice, Price
 from gateway.catalog.price_file import PriceFile
-from gateway.credits.ledger import Conclusion, Ledger, Order
+from gateway.credits.ledger import Ledger
+from gateway.credits.terms import Conclusion, Order
 from gateway.proxy.exchange import Exchange, Hold, exchange_of
 from gateway.proxy.generation import Generation, Operation, size_class
 from gateway.proxy.paid_calls import PaidCalls

@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from gateway.access.principal import Address, Principal
 from gateway.catalog.price_book import ModelPrice
-from gateway.credits.ledger import Order
+from gateway.credits.terms import Order
 from gateway.proxy.generation import Generation, Operation
 from gateway.proxy.paid_calls import Seat
 from gateway.spool import SpooledBody

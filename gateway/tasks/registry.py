@@ -15,7 +15,8 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
-from gateway.credits.ledger import Conclusion, conclude
+from gateway.credits.ledger import conclude
+from gateway.credits.terms import Conclusion
 from gateway.db.engine import Database
 from gateway.db.tables import holds, tasks, upstream_keys
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.credits.amount import MICRO, from_decimal
-from gateway.credits.ledger import Conclusion
+from gateway.credits.terms import Conclusion
 from gateway.upstream.answers import OddCost, Submitted, TaskState
 
 ENDED = frozenset({"completed", "failed"})

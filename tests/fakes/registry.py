@@ -7,7 +7,8 @@ from dataclasses import replace
 from uuid import UUID
 
 from gateway import errors
-from gateway.credits.ledger import Conclusion, Ledger
+from gateway.credits.ledger import Ledger
+from gateway.credits.terms import Conclusion
 from gateway.tasks.registry import Registry, Seen, Stored, TaskRecord
 
 

@@ -13,7 +13,7 @@ from gateway.access import team_keys, teams
 from gateway.access.key_format import Peppers
 from gateway.access.team_keys import NewKey
 from gateway.access.teams import NewTeam
-from gateway.credits.ledger import NewTask, Order
+from gateway.credits.terms import NewTask, Order
 from gateway.db.engine import Database
 from gateway.db.tables import attempts, holds, tasks
 from gateway.pool import upstream_keys

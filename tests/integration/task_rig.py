@@ -17,7 +17,8 @@ from sqlalchemy import text
 
 from gateway.clock import SystemClock
 from gateway.credits.amount import MICRO
-from gateway.credits.ledger import Ledger, NewTask, Order
+from gateway.credits.ledger import Ledger
+from gateway.credits.terms import NewTask, Order
 from gateway.db.engine import Database
 from gateway.ids import uuid7
 from gateway.pool.dispatch import Dispatcher

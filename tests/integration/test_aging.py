@@ -11,7 +11,7 @@ import pytest
 
 from gateway.credits.aging import Aged, Ages, Aging
 from gateway.credits.amount import MICRO
-from gateway.credits.ledger import Conclusion
+from gateway.credits.terms import Conclusion
 from gateway.db.partitions import ensure_partitions
 from gateway.ids import uuid7
 from tests.integration.task_rig import QUOTE, Rig, done, running, tasks_on

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.credits.ledger import Conclusion
+from gateway.credits.terms import Conclusion
 from gateway.upstream.client import SentUnknownError
 from tests.integration.task_rig import QUOTE, TEAM, Rig, done, running, tasks_on
 

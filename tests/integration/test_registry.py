@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.credits.ledger import Conclusion, Ledger
+from gateway.credits.ledger import Ledger
+from gateway.credits.terms import Conclusion
 from gateway.pool import upstream_keys
 from gateway.tasks.registry import Registry, Seen, Stored, TaskRecord
 from tests.fakes.flaky_database import FlakyDatabase

@@ -7,8 +7,6 @@ from gateway.access.team_keys import NewKey
 from gateway.admin.api.answers import IssuedKeyAnswer, KeyAnswer, Listing, listing, of_issued_key, of_key
 from gateway.admin.api.requests import IssueKey, Nothing, PageQuery, PatchKey, RotateKey
 from gateway.admin.api.route import AdminApi, AdminCall
-from gateway.credits import quotas
-from gateway.credits.quotas import Owner
 from gateway.db.paging import PageOf
 
 
@@ -55,6 +53,5 @@ async def rotate(api: AdminApi, call: AdminCall[RotateKey, Nothing]) -> IssuedKe
     overlap = (now, call.body.overlap_seconds)
     async with api.database.transaction() as connection:
         old, issued = await team_keys.rotate(connection, call.actor, api.peppers, call.params["id"], overlap)
-        await quotas.copy_to_key(connection, call.actor, Owner(old.team_id, old.id), issued.key.id)
     await api.changed.announce("key", old.id)
     return of_issued_key(issued.key, issued.secret, now)

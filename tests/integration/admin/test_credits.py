@@ -11,7 +11,8 @@ from uuid import UUID
 import pytest
 
 from gateway.credits.amount import MICRO
-from gateway.credits.ledger import Conclusion, Ledger, Order, SentVia
+from gateway.credits.ledger import Ledger
+from gateway.credits.terms import Conclusion, Order, SentVia
 from tests.integration.admin.conftest import Admin
 from tests.integration.admin.test_command_line import CommandLine, cli, config_dir
 

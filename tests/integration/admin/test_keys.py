@@ -138,6 +138,32 @@ async def test_rotation_lets_both_keys_work_for_the_overlap(admin: Admin) -> Non
     assert actions == ["key.rotate", "quota.set", "key.issue"]
 
 
+async def test_the_old_key_and_the_new_one_have_their_quotas_in_common(admin: Admin) -> None:
+    team = await admin.team("Sharing")
+    old = await admin.key("sharing")
+    await admin.ok("PUT", f"/keys/{old['id']}/quotas/day", {"limit": 4})
+    new = await admin.ok("POST", f"/keys/{old['id']}/rotate", {"overlap_seconds": 3600})
+    await admin.ok("PUT", f"/keys/{old['id']}/quotas/day", {"limit": 5})
+    await admin.ok("PUT", f"/keys/{new['id']}/quotas/total", {"limit": 9})
+    for key in (old, new):
+        path = f"/keys/{key['id']}/quotas"
+        found = (await admin.ok("GET", path))["data"]
+        assert [(one["scope"], one["period"], one["limit"]) for one in found] == [
+            ("key", "day", 5),
+            ("key", "total", 9),
+        ]
+        assert await admin.ok("GET", f"{path}/total") == found[1]
+    await admin.ok("DELETE", f"/keys/{old['id']}/quotas/day")
+    assert (await admin.refused("DELETE", f"/keys/{new['id']}/quotas/day"))[:2] == (404, "quota_not_found")
+    said = [one for one in await admin.audit(team="sharing") if one["action"].startswith("quota")]
+    assert [(one["action"], one["subject_id"], one["team_id"]) for one in said] == [
+        ("quota.remove", old["id"], team["id"]),
+        ("quota.set", new["id"], team["id"]),
+        ("quota.set", old["id"], team["id"]),
+        ("quota.set", old["id"], team["id"]),
+    ]
+
+
 async def test_the_overlap_is_a_day_and_never_outlives_the_key(admin: Admin) -> None:
     await admin.team("Overlapping")
     plain = await admin.key("overlapping")

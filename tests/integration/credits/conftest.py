@@ -14,14 +14,22 @@ from gateway.access import team_keys, teams
 from gateway.access.key_format import Peppers
 from gateway.access.team_keys import NewKey
 from gateway.access.teams import NewTeam
-from gateway.credits import quotas
+from gateway.admin.api import teams as team_rows
+from gateway.admin.api.requests import Nothing, PatchTeam
+from gateway.admin.api.route import AdminApi, AdminCall, NobodyListens
+from gateway.clock import SystemClock
+from gateway.credits import quotas, standing
 from gateway.credits.amount import MICRO
-from gateway.credits.ledger import Conclusion, Ledger, NewTask, Order
+from gateway.credits.ledger import Ledger
 from gateway.credits.quotas import Limit, Owner, Period
+from gateway.credits.standing import Standing
+from gateway.credits.terms import Conclusion, NewTask, Order
 from gateway.credits.verify import Proof, verify
 from gateway.db.engine import Database
+from gateway.pool.vault import Vault
 
 PEPPERS = Peppers(["pepper-of-the-ledger-tests-0123456789"])
+VAULT = Vault(["master-key-of-the-ledger-tests-0123456789"])
 
 
 @dataclass
@@ -40,6 +48,25 @@ class Books:
         async with self.database.transaction() as connection:
             team = await teams.find(connection, str(team_id))
             return (await team_keys.issue(connection, "test", PEPPERS, team, NewKey(name="k"))).key.id
+
+    async def rotated(self, key: str, overlap: int = 3600) -> str:
+        """The key that replaces this one."""
+        async with self.database.transaction() as connection:
+            ends = (SystemClock().now(), overlap)
+            _, issued = await team_keys.rotate(connection, "test", PEPPERS, key, ends)
+        return issued.key.id
+
+    async def move(self, team_id: UUID, zone: str) -> None:
+        """The team into another time zone, as the admin API does it."""
+        api = AdminApi(
+            database=self.database, peppers=PEPPERS, vault=VAULT, clock=SystemClock(), changed=NobodyListens()
+        )
+        call = AdminCall("test", "admin", {"team": str(team_id)}, PatchTeam(time_zone=zone), Nothing())
+        assert (await team_rows.update(api, call)).time_zone == zone
+
+    async def standings(self, team_id: UUID, key: str) -> list[Standing]:
+        async with self.database.autocommit() as connection:
+            return await standing.of_key(connection, team_id, key)
 
     async def quota(
         self, owner: Owner, credits_: float, period: Period = "month", *, enforce: bool = True

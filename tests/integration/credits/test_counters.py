@@ -6,17 +6,11 @@ import asyncio
 
 import pytest
 
-from gateway.access import team_keys
-from gateway.admin.api import teams as team_rows
-from gateway.admin.api.requests import Nothing, PatchTeam
-from gateway.admin.api.route import AdminApi, AdminCall, NobodyListens
-from gateway.clock import SystemClock
-from gateway.credits import quotas, standing
-from gateway.credits.ledger import Conclusion
+from gateway.credits import quotas
 from gateway.credits.quotas import Owner
+from gateway.credits.terms import Conclusion
 from gateway.errors import GatewayError
-from gateway.pool.vault import Vault
-from tests.integration.credits.conftest import PEPPERS, Books
+from tests.integration.credits.conftest import Books
 
 
 async def test_a_quota_set_in_mid_period_counts_what_the_period_had(books: Books) -> None:
@@ -48,7 +42,7 @@ async def test_a_changed_limit_holds_for_the_next_call(books: Books) -> None:
     with pytest.raises(GatewayError, match="402"):
         await books.place(team, key, 1)
     await books.settle(held, 8)
-    [now] = await _standing(books, team, key)
+    [now] = await books.standings(team, key)
     assert (now.limit, now.settled, now.remaining) == (4_000_000, 8_000_000, 0)
     await books.quota(Owner(team), 9)
     await books.place(team, key, 1)
@@ -93,43 +87,20 @@ async def test_quotas_come_and_go_while_calls_are_made(books: Books) -> None:
     assert (await books.proof()).differences == ()
 
 
-async def test_a_rotated_key_goes_on_where_the_old_one_was(books: Books) -> None:
-    team = await books.team()
-    key = await books.key(team)
-    await books.quota(Owner(team, key), 10)
-    await books.settle(await books.place(team, key, 4), 3)
-    open_hold = await books.place(team, key, 4)
-    for _ in range(2):  # the successor's successor counts both before it
-        old, key = key, await _rotated(books, key)
-        [now] = await _standing(books, team, key)
-        assert (now.settled, now.held, now.remaining) == (3_000_000, 4_000_000, 3_000_000), old
-    with pytest.raises(GatewayError, match="402"):
-        await books.place(team, key, 4)
-    await books.settle(open_hold, 1)
-    await books.settle(await books.place(team, key, 6), 6)
-    [now] = await _standing(books, team, key)
-    assert (now.settled, now.held, now.remaining) == (10_000_000, 0, 0)
-    assert (await books.proof()).differences == ()
-    await books.quota(Owner(team, key), 3, "total")
-    [_, total] = await _standing(books, team, key)
-    assert (total.settled, total.remaining) == (10_000_000, 0), "a quota made later knows the line as well"
-    assert (await books.proof()).differences == ()
-
-
 async def test_another_time_zone_counts_its_own_periods(books: Books) -> None:
     team = await books.team()
     key = await books.key(team)
-    successor = await _rotated(books, key)
+    successor = await books.rotated(key)
     await books.quota(Owner(team), 100)
     await books.quota(Owner(team), 100, "day")
     await books.quota(Owner(team), 100, "total")
     await books.quota(Owner(team, successor), 100, "day")
     await books.place(team, key, 8)
     for zone in ("Asia/Tokyo", "America/New_York", "UTC", "Asia/Tokyo"):
-        await _move(books, str(team), zone)
+        await books.move(team, zone)
         await books.settle(await books.place(team, successor, 2), 1)
         assert (await books.proof()).differences == (), zone
-    found = {(one.scope, one.period): one for one in await _standing(books, team, successor)}
+    found = {(one.scope, one.period): one for one in await books.standings(team, successor)}
     for (_, period), one in found.items():
         since = {"day": "day", "month": "month"}.get(period)
         query = f"placed_at >= date_trunc('{since}', now(), 'Asia/Tokyo')" if since else "true"
@@ -148,9 +119,9 @@ async def test_a_counter_nobody_opened_is_shown_as_it_would_start(books: Books) 
     await books.quota(Owner(team), 10)
     await books.settle(await books.place(team, key, 3), 2)
     await books.place(team, key, 3)
-    opened = await _standing(books, team, key)
+    opened = await books.standings(team, key)
     await books.execute("DELETE FROM quota_periods")
-    assert await _standing(books, team, key) == opened
+    assert await books.standings(team, key) == opened
     assert (opened[0].settled, opened[0].held, opened[0].remaining) == (2_000_000, 3_000_000, 5_000_000)
 
 
@@ -162,35 +133,10 @@ async def test_a_key_sees_its_own_and_its_team_s_quotas(books: Books) -> None:
         (Owner(other), "day"),
     ):  # fmt: skip
         await books.quota(owner, 10, period, enforce=period != "week")  # type: ignore[arg-type]
-    found = await _standing(books, team, key)
+    found = await books.standings(team, key)
     assert [(one.scope, one.period, one.enforce) for one in found] == [
         ("team", "day", True),
         ("team", "total", True),
         ("key", "week", False),
     ]
     assert [one.resets_at is None for one in found] == [False, True, False]
-
-
-async def _standing(books: Books, team: object, key: str) -> list[standing.Standing]:
-    async with books.database.autocommit() as connection:
-        return await standing.of_key(connection, team, key)  # type: ignore[arg-type]
-
-
-async def _rotated(books: Books, key: str) -> str:
-    async with books.database.transaction() as connection:
-        overlap = (SystemClock().now(), 3600)
-        old, issued = await team_keys.rotate(connection, "test", PEPPERS, key, overlap)
-        await quotas.copy_to_key(connection, "test", Owner(old.team_id, old.id), issued.key.id)
-    return issued.key.id
-
-
-async def _move(books: Books, team: str, zone: str) -> None:
-    api = AdminApi(
-        database=books.database,
-        peppers=PEPPERS,
-        vault=Vault(["master-key-of-the-ledger-tests-0123456789"]),
-        clock=SystemClock(),
-        changed=NobodyListens(),
-    )
-    call = AdminCall("test", "admin", {"team": team}, PatchTeam(time_zone=zone), Nothing())
-    assert (await team_rows.update(api, call)).time_zone == zone

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import errors
 from gateway.clock import SystemClock
 from gateway.credits import usage
-from gateway.credits.ledger import Conclusion
 from gateway.credits.quotas import Owner
+from gateway.credits.terms import Conclusion
 from gateway.credits.usage import Dimension, Range, Statement
 from gateway.endpoints.account import Account, OwnUsage
 from gateway.errors import GatewayError
@@ -119,8 +119,12 @@ async def test_a_key_asks_for_its_quotas_and_its_team_s_usage(books: Books) -> N
     await books.settle(await books.place(team, key, 3), 2)
     await books.place(team, key, 1, model="another")
     await _used(books, other, datetime.now(UTC).replace(minute=0, second=0).isoformat())
+    successor = await books.rotated(key)
+    async with _client(books, team_id=team, key_id=successor) as client:
+        shared = (await client.get("/gateway/account")).json()["quotas"]
     async with _client(books, team_id=team, key_id=key, time_zone="Asia/Tokyo") as client:
         answer = (await client.get("/gateway/account")).json()
+        assert answer["quotas"] == shared
         resets = answer["quotas"][0].pop("resets_at")
         assert answer["quotas"] == [
             {"scope": "team", "period": "month", "limit": 10.5, "settled": 2, "held": 1, "remaining": 7.5,

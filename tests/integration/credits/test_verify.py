@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from gateway.credits import quotas
-from gateway.credits.ledger import Conclusion
 from gateway.credits.quotas import Owner
+from gateway.credits.terms import Conclusion
 from gateway.credits.verify import repair, repairable
 from tests.integration.credits.conftest import Books
 

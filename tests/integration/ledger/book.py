@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,14 +14,32 @@ import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy import make_url
 
-from gateway.credits import quotas
-from gateway.credits.ledger import Conclusion, Ended, Ledger, Order, Placed
+from gateway import errors
+from gateway.access import team_keys
+from gateway.access.key_format import Peppers
+from gateway.credits import counters, quotas
+from gateway.credits.ledger import Ledger
 from gateway.credits.quotas import Limit, Owner, Period, Quota
+from gateway.credits.terms import Conclusion, Ended, NewTask, Order, Placed
+from gateway.credits.verify import Difference, verify
 from gateway.db.engine import Database
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
+from tests.integration.ledger.proofs import PROOFS
 
 CREDIT = 1_000_000
+PEPPERS = Peppers(["pepper-of-the-ledger-tests-0123456789"])
+UPSTREAM_KEY = UUID(int=7)
+# The functions ask `now()`: a function of that name found before Postgres's own moves their clock.
+CLOCK = """
+CREATE SCHEMA clock;
+CREATE TABLE clock.ahead (by interval NOT NULL);
+INSERT INTO clock.ahead VALUES ('0');
+CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE AS
+    'SELECT pg_catalog.now() + by FROM clock.ahead';
+SET search_path = clock, public, pg_catalog;
+ALTER TABLE tasks ALTER COLUMN created_at SET DEFAULT now();
+"""
 _numbers = itertools.count(1)
 
 
@@ -33,6 +52,10 @@ class Team:
         """What a hold of the team is placed for."""
         named = {"request_id": "r", "operation": "images", "model": "m"} | fields
         return Order(team_id=self.id, key_id=self.keys[key], quote=quote, **named)
+
+    def joined(self, key: str) -> Team:
+        """The team with one more key."""
+        return replace(self, keys=(*self.keys, key))
 
     def owner(self, key: int | None = None) -> Owner:
         return Owner(self.id, None if key is None else self.keys[key])
@@ -50,17 +73,21 @@ class Book:
     ledgers: list[Ledger] = field(default_factory=list)
 
     @classmethod
-    def open(cls, url: str) -> Book:
+    def open(cls, url: str, *, movable_clock: bool = False) -> Book:
+        if movable_clock:
+            with psycopg.connect(address(url), autocommit=True) as connection:
+                connection.execute(CLOCK)
+                name = make_url(url).database
+                connection.execute(f"ALTER DATABASE {name} SET search_path = clock, public, pg_catalog")
         sql = psycopg.connect(address(url), autocommit=True, row_factory=dict_row)
         database = Database(url)
         ledger = Ledger(database)
         return cls(url, sql, database, ledger, [database], [ledger])
 
-    def process(self, **limits: float) -> Ledger:
+    def process(self, database: Database | None = None, **limits: float) -> Ledger:
         """One more ledger on an engine of its own, as another process has one."""
-        database = Database(self.url, **limits)  # type: ignore[arg-type]
-        self.databases.append(database)
-        self.ledgers.append(Ledger(database))
+        self.databases.append(database or Database(self.url, **limits))  # type: ignore[arg-type]
+        self.ledgers.append(Ledger(self.databases[-1]))
         return self.ledgers[-1]
 
     async def close(self) -> None:
@@ -84,6 +111,21 @@ class Book:
             )
         return team
 
+    async def rotate(self, key: str) -> str:
+        """The key that replaces this one; both work for an hour."""
+        async with self.database.transaction() as connection:
+            overlap = (datetime.now(UTC), 3600)
+            _, issued = await team_keys.rotate(connection, "admin", PEPPERS, key, overlap)
+        return issued.key.id
+
+    def upstream_key(self) -> None:
+        """The one that tasks are bound to."""
+        self.sql.execute(
+            "INSERT INTO upstream_keys (id, label, account, secret, fingerprint, last4)"
+            " VALUES (%s, 'u', 'a', '', '', '')",
+            (UPSTREAM_KEY,),
+        )
+
     def bare_quota(self, owner: Owner, period: Period, limit: float, *, enforce: bool = True) -> None:
         """A quota without a counter: the next call is the first that needs one."""
         self.sql.execute(
@@ -101,6 +143,29 @@ class Book:
         async with self.database.transaction() as connection:
             await quotas.remove(connection, "admin", owner, period)
 
+    async def open_counters(self, team: Team) -> None:
+        """Those the team's quotas lack now."""
+        async with self.database.transaction() as connection:
+            await counters.lock(connection, team.id)
+            await counters.open_missing(connection, team.id)
+
+    async def differences(self) -> tuple[Difference, ...]:
+        """What the gateway's own proof finds."""
+        async with self.database.transaction() as connection:
+            return (await verify(connection)).differences
+
+    def now(self) -> datetime:
+        found = self.rows("SELECT now() AS at")[0]["at"]
+        assert isinstance(found, datetime)
+        return found
+
+    def move_clock(self, by: timedelta) -> None:
+        """The database's clock, where it is movable: forward, or back."""
+        self.sql.execute("UPDATE clock.ahead SET by = by + %s", (by,))
+
+    def set_clock(self, at: datetime) -> None:
+        self.sql.execute("UPDATE clock.ahead SET by = %s - pg_catalog.now()", (at,))
+
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
         return self.sql.execute(query, values).fetchall()
 
@@ -109,7 +174,8 @@ class Book:
         found = self.rows(
             """
             SELECT q.period, c.settled, c.held FROM quotas q JOIN quota_periods c ON c.quota_id = q.id
-            WHERE q.team_id = %s AND q.key_id IS NOT DISTINCT FROM %s
+            WHERE q.team_id = %s
+              AND q.key_id IS NOT DISTINCT FROM (SELECT k.quota_key_id FROM team_keys k WHERE k.id = %s)
               AND c.starts_at <= now() AND (c.ends_at IS NULL OR c.ends_at > now())
             """,
             owner.team_id,
@@ -137,12 +203,42 @@ class Book:
             assert self.rows(query) == [], name
 
 
+class LosesAnswers(Database):
+    """A database whose answers can be lost after it has done what was asked."""
+
+    lose = 0
+
+    def autocommit(self) -> Any:
+        return self._losing(super().autocommit())
+
+    def _losing(self, context: Any) -> Any:
+        database = self
+
+        class Losing:
+            async def __aenter__(self) -> Any:
+                return await context.__aenter__()
+
+            async def __aexit__(self, *error: Any) -> Any:
+                done = await context.__aexit__(*error)
+                if database.lose > 0 and error[0] is None:
+                    database.lose -= 1
+                    raise errors.dependency_unavailable("The answer was lost.")
+                return done
+
+        return Losing()
+
+
 def address(url: str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def settled(cost: float, **fields: Any) -> Conclusion:
     return Conclusion(state="settled", settled=int(cost * CREDIT), **fields)
+
+
+def new_task(name: str, **fields: Any) -> NewTask:
+    whole = NewTask(id=name, upstream_key_id=UPSTREAM_KEY, status="submitted", body=b'{"id": "\xff"}')
+    return replace(whole, **fields)
 
 
 RELEASED = Conclusion(state="released", reason="test")
@@ -169,60 +265,3 @@ async def place_all(ledgers: Sequence[Ledger], orders: Iterable[Order]) -> list[
 
 async def end_all(ledger: Ledger, holds: Iterable[Placed], conclusion: Conclusion) -> list[Ended]:
     return await asyncio.gather(*(ledger.end(placed.id, conclusion) for placed in holds))
-
-
-PROOFS = {
-    "entries are what counters say": """
-        SELECT p.id, p.held, p.settled, e.held AS entered_held, e.settled AS entered_settled FROM quota_periods p
-        FULL JOIN (SELECT c, sum(held) AS held, sum(settled) AS settled
-                   FROM ledger_entries, unnest(counters) c GROUP BY c) e ON e.c = p.id
-        WHERE coalesce(p.held, 0) <> coalesce(e.held, 0) OR coalesce(p.settled, 0) <> coalesce(e.settled, 0)
-    """,
-    "what counters hold is open": """
-        SELECT p.id, p.held, o.held AS open FROM quota_periods p
-        LEFT JOIN (SELECT c, sum(quote) AS held FROM holds, unnest(counters) c
-                   WHERE state IN ('held', 'unknown') GROUP BY c) o ON o.c = p.id
-        WHERE p.held <> coalesce(o.held, 0) OR p.held < 0 OR p.settled < 0
-    """,
-    "counters have all that was spent and is held in their period": """
-        SELECT p.id, q.period, p.settled, p.held, real.settled AS really_settled, real.held AS really_held
-        FROM quota_periods p JOIN quotas q ON q.id = p.quota_id
-        CROSS JOIN LATERAL (
-            SELECT coalesce(sum(h.settled) FILTER (WHERE h.state = 'settled'), 0) AS settled,
-                   coalesce(sum(h.quote) FILTER (WHERE h.state IN ('held', 'unknown')), 0) AS held
-            FROM holds h
-            WHERE h.team_id = q.team_id AND (q.key_id IS NULL OR h.key_id = q.key_id)
-              AND h.placed_at >= p.starts_at AND (p.ends_at IS NULL OR h.placed_at < p.ends_at)
-        ) real
-        WHERE p.settled <> real.settled OR p.held <> real.held
-    """,
-    "a hold has one place and one end": """
-        SELECT h.id, h.state, e.kinds FROM holds h
-        LEFT JOIN (SELECT hold_id, array_agg(kind ORDER BY kind) AS kinds FROM ledger_entries GROUP BY hold_id) e
-          ON e.hold_id = h.id
-        WHERE e.kinds IS DISTINCT FROM CASE
-            WHEN h.state IN ('held', 'unknown') THEN ARRAY['place']
-            WHEN h.state = 'released' THEN ARRAY['place', 'release']
-            WHEN h.settled > h.quote THEN ARRAY['overrun', 'place', 'settle']
-            ELSE ARRAY['place', 'settle'] END
-           OR (h.state = 'settled') <> (h.settled IS NOT NULL)
-           OR (h.state IN ('settled', 'released')) <> (h.ended_at IS NOT NULL)
-    """,
-    "usage is what holds say, by the quarter of an hour they were placed in": """
-        WITH expected AS (
-            SELECT date_bin('15 minutes', placed_at, '2000-01-01Z') AS starts_at, team_id, key_id, model, operation,
-                   count(*)::integer AS requests,
-                   count(*) FILTER (WHERE state IN ('released', 'unknown'))::integer AS failed,
-                   count(*) FILTER (WHERE 'shadow_refused' = ANY (flags))::integer AS shadow_refused,
-                   coalesce(sum(settled), 0)::bigint AS credits,
-                   coalesce(sum(settled) FILTER (WHERE estimated), 0)::bigint AS estimated_credits
-            FROM holds GROUP BY 1, 2, 3, 4, 5
-        ), found AS (
-            SELECT starts_at, team_id, key_id, model, operation, requests, failed, shadow_refused, credits,
-                   estimated_credits FROM usage_buckets
-        )
-        (SELECT 'expected', e.* FROM expected e EXCEPT ALL SELECT 'expected', f.* FROM found f)
-        UNION ALL
-        (SELECT 'found', f.* FROM found f EXCEPT ALL SELECT 'found', e.* FROM expected e)
-    """,
-}

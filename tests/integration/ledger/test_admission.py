@@ -182,3 +182,15 @@ async def test_amounts_at_the_edge_of_bigint_change_nothing_when_they_do_not_fit
     assert all(one.changed for one in ended)
     assert book.counters(team.owner()) == {"total": (9 * LARGEST, 0)}
     book.proven()
+
+
+async def test_a_counter_that_has_ended_hides_none_that_runs(book: Book) -> None:
+    team = book.team()
+    quota = await book.quota(team.owner(), "month", 10)
+    book.sql.execute(
+        "INSERT INTO quota_periods (quota_id, starts_at, ends_at)"
+        " SELECT %s, now() - interval '1 second', now()",
+        (quota.id,),
+    )
+    placed = await book.ledger.place(team.order())
+    assert placed.remaining == 9 * CREDIT

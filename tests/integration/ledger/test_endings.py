@@ -11,7 +11,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from gateway.credits.ledger import Conclusion, NewTask, SentVia, conclude, conclude_all
+from gateway.credits.ledger import conclude, conclude_all
+from gateway.credits.terms import Conclusion, NewTask, SentVia
 from gateway.db.engine import StatementRefusedError
 from gateway.ids import uuid7
 from tests.integration.ledger.book import CREDIT, RELEASED, UNKNOWN, Book, settled

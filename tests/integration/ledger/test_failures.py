@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway import errors
 from gateway.credits.ledger import Ledger
 from gateway.db.engine import Database
 from gateway.errors import GatewayError
-from tests.integration.ledger.book import CREDIT, UNKNOWN, Book, Team, place_all, settled
+from tests.integration.ledger.book import CREDIT, UNKNOWN, Book, LosesAnswers, Team, place_all, settled
 
 GONE = "postgresql+psycopg://nobody@127.0.0.1:1/none"
 
@@ -27,31 +26,6 @@ async def eventually(check: Callable[[], object], seconds: float = 10.0) -> None
 
 def nothing_open(book: Book) -> Callable[[], bool]:
     return lambda: book.rows("SELECT FROM holds WHERE state IN ('held', 'unknown')") == []
-
-
-class LosesAnswers(Database):
-    """A database whose answers can be lost after it has done what was asked."""
-
-    lose = 0
-
-    def autocommit(self) -> Any:
-        return self._losing(super().autocommit())
-
-    def _losing(self, context: Any) -> Any:
-        database = self
-
-        class Losing:
-            async def __aenter__(self) -> Any:
-                return await context.__aenter__()
-
-            async def __aexit__(self, *error: Any) -> Any:
-                done = await context.__aexit__(*error)
-                if database.lose > 0 and error[0] is None:
-                    database.lose -= 1
-                    raise errors.dependency_unavailable("The answer was lost.")
-                return done
-
-        return Losing()
 
 
 async def test_callers_cancelled_in_the_batch_leave_no_hold(book: Book) -> None:

@@ -7,11 +7,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from gateway.access import teams
-from gateway.credits import counters
+from gateway.credits import counters, standing
 from gateway.credits.ledger import Ledger
 from gateway.errors import GatewayError
 from tests.integration.ledger.book import CREDIT, RELEASED, UNKNOWN, Book, Team, place_all, settled
@@ -21,9 +22,9 @@ async def change_zone(book: Book, team: Team, zone: str) -> None:
     """As the admin API does it."""
     async with book.database.transaction() as connection:
         await counters.lock(connection, team.id)
-        fresh = await counters.close_running(connection, team.id)
+        await counters.close_dated(connection, team.id)
         await teams.update(connection, "admin", str(team.id), {"time_zone": zone})
-        await counters.open_missing(connection, team.id, fresh)
+        await counters.open_missing(connection, team.id)
 
 
 class Traffic:
@@ -106,6 +107,32 @@ async def test_quotas_come_and_go_while_32_callers_place_and_settle(book: Book, 
     book.proven()
 
 
+async def test_keys_are_rotated_while_32_callers_place_with_all_of_them(book: Book) -> None:
+    team = book.team(keys=2)
+    for key in (0, 1):
+        await book.quota(team.owner(key), "day", 60)
+        await book.quota(team.owner(key), "total", 10**6)
+    found = [team]
+    traffic = Traffic([book.ledger, book.process(), book.process()], found, 11)
+
+    async def admin() -> None:
+        newest = list(team.keys)
+        for number in range(12):
+            newest[number % 2] = await book.rotate(newest[number % 2])
+            found[0] = found[0].joined(newest[number % 2])
+            if number % 4 == 3:
+                await change_zone(book, team, ["Asia/Tokyo", "UTC"][number % 8 // 4])
+            await asyncio.sleep(0.05)
+
+    await traffic.run(32, admin)
+    assert set(traffic.outcomes) == {"placed", "quota_exceeded"}
+    for key in (0, 1):
+        assert sum(book.counters(team.owner(key))["day"]) > 59 * CREDIT
+    assert {row["key_id"] for row in book.rows("SELECT DISTINCT key_id FROM quotas")} == set(team.keys)
+    assert len(book.rows("SELECT DISTINCT key_id FROM holds")) > 2
+    book.proven()
+
+
 async def test_bare_quotas_opened_by_the_calls_themselves_lose_nothing(book: Book) -> None:
     team = book.team(keys=2)
     traffic = Traffic([book.ledger, book.process()], [team], 7)
@@ -136,6 +163,47 @@ async def test_a_zone_that_comes_back_has_counted_what_was_spent_meanwhile(book:
     await book.ledger.end(spent.id, settled(1))
     assert book.counters(team.owner())["total"] == (6 * CREDIT, 0)
     book.proven()
+
+
+async def test_periods_count_what_was_placed_in_them_when_the_clock_steps_back(database_url: str) -> None:
+    book = Book.open(database_url, movable_clock=True)
+    team = book.team("Asia/Kathmandu")
+    try:
+        for days in (0, 2, -1, -2, 3, -40, 39):
+            book.move_clock(timedelta(days=days))
+            await book.ledger.end((await book.ledger.place(team.order())).id, settled(1))
+            for period in ("day", "week", "month", "total"):
+                await book.quota(team.owner(), period, 10)
+            await book.ledger.place(team.order(CREDIT // 10))
+            book.proven()
+        assert book.counters(team.owner())["total"] == (7 * CREDIT, 7 * CREDIT // 10)
+        book.sql.execute("DELETE FROM quota_periods")
+        async with book.database.autocommit() as connection:
+            shown = await standing.of_key(connection, team.id, team.keys[0])
+        await book.ledger.place(team.order(0))
+        assert {one.period: (one.settled, one.held) for one in shown} == book.counters(team.owner())
+    finally:
+        await book.close()
+
+
+async def test_a_clock_that_steps_back_over_a_change_of_zone_finds_the_new_zone_s_periods(
+    database_url: str,
+) -> None:
+    book = Book.open(database_url, movable_clock=True)
+    team = book.team("UTC")
+    await book.quota(team.owner(), "day", 10)
+    try:
+        for day, hour in ((15, 3), (16, 1)):
+            book.set_clock(datetime(2026, 1, day, hour, tzinfo=UTC))
+            await book.ledger.place(team.order())
+        await change_zone(book, team, "Asia/Kathmandu")  # where the 16th begins at 18:15 on the 15th
+        for hour, held in ((20, 2), (3, 2), (23, 3)):
+            book.set_clock(datetime(2026, 1, 15, hour, tzinfo=UTC))
+            await book.ledger.place(team.order())
+            assert book.counters(team.owner()) == {"day": (0, held * CREDIT)}
+            book.proven()
+    finally:
+        await book.close()
 
 
 async def test_a_removed_quota_is_waited_for_by_whoever_opens_its_counter(book: Book) -> None:

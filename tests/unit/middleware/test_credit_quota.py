@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import errors
 from gateway.catalog.model_list import ModelList
 from gateway.catalog.price_file import PriceFile
-from gateway.credits.ledger import Conclusion, Ledger, Order, Placed
+from gateway.credits.ledger import Ledger
+from gateway.credits.terms import Conclusion, Order, Placed
 from gateway.errors import GatewayError
 from gateway.middleware.credit_quota import CreditQuotaMiddleware
 from gateway.pool.dispatch import Dispatcher

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.credits.amount import MICRO
-from gateway.credits.ledger import Conclusion
+from gateway.credits.terms import Conclusion
 from gateway.tasks.status import ABSURD, conclusion_of, cost_of, first_state, has_ended
 from gateway.upstream.answers import OddCost, Submitted, TaskState, task_state
 
