@@ -190,17 +190,16 @@ def headers_too_large(message: str) -> GatewayError:
     )
 
 
-def rate_limited(message: str, reason: str, retry_after: float) -> GatewayError:
-    """429: certainly not executed; `retry_after` in seconds says when it is worth another try."""
+def rate_limited(
+    message: str, reason: str, retry_after: float, *, allowance: Mapping[str, str] = NO_HEADERS
+) -> GatewayError:
+    """429: certainly not executed; `retry_after` in seconds says when it is worth another try.
+
+    `allowance` are the `x-ratelimit-…` headers of the limit that was reached.
+    """
     seconds = max(1, round(retry_after + 0.499))
-    return GatewayError(
-        429,
-        "rate_limit_error",
-        reason,
-        message,
-        retry=True,
-        headers={"retry-after": str(seconds), "retry-after-ms": str(max(1, round(retry_after * 1000)))},
-    )
+    waits = {"retry-after": str(seconds), "retry-after-ms": str(max(1, round(retry_after * 1000)))}
+    return GatewayError(429, "rate_limit_error", reason, message, retry=True, headers={**waits, **allowance})
 
 
 # 5xx: ours, or Pixapi's -------------------------------------------------------------------------------------

@@ -159,3 +159,26 @@ class Metrics:
             ("state",),
             registry=self.registry,
         )
+        self.redis_open = Gauge(
+            "gateway_redis_open",
+            "1 while Redis is left alone after failures in a row.",
+            registry=self.registry,
+        )
+        self.redis_failures = Counter(
+            "gateway_redis_failures",
+            "What Redis did not do, by how.",
+            ("kind",),
+            registry=self.registry,
+        )
+        self.limits_local = Counter(
+            "gateway_limits_local",
+            "Requests whose limits were counted in this process alone, because Redis was gone.",
+            ("lane",),
+            registry=self.registry,
+        )
+        self.revocation_lag = Histogram(
+            "gateway_revocation_lag_seconds",
+            "From the announcement of a changed key or team to its being forgotten by this process.",
+            registry=self.registry,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+        )

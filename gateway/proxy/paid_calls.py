@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from gateway import errors
@@ -90,17 +90,36 @@ class Seat:
     def __init__(self, calls: PaidCalls) -> None:
         self._calls = calls
         self._open = True
+        self._given_back = False
+        self._callbacks: list[Callable[[], None]] = []
 
     def start(self, call: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Runs the call as a task of its own; the seat is given back when it ends."""
         task = asyncio.create_task(call)
         self._calls.own(task)
         self._open = False
-        task.add_done_callback(lambda _: self._calls.give_back())
+        task.add_done_callback(lambda _: self._give_back())
         return task
 
     def close(self) -> None:
         """Gives the seat back unless a call was started in it."""
         if self._open:
             self._open = False
-            self._calls.give_back()
+            self._give_back()
+
+    def when_given_back(self, callback: Callable[[], None]) -> None:
+        """Calls back when the seat is given back: when its call has ended, not when its client has left.
+
+        At once when that has happened already.
+        """
+        if self._given_back:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def _give_back(self) -> None:
+        self._given_back = True
+        self._calls.give_back()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()

@@ -110,6 +110,50 @@ async def test_a_call_that_fails_is_logged_and_gives_its_seat_back(caplog: pytes
     assert record.message == "a paid call failed"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_asks_learns_when_the_seat_of_a_call_is_given_back(fails: bool) -> None:
+    calls, event, told = PaidCalls(1), asyncio.Event(), []
+
+    async def call() -> None:
+        await event.wait()
+        if fails:
+            raise RuntimeError("a defect")
+
+    seat = calls.take_seat()
+    seat.when_given_back(lambda: told.append(calls.under_way))
+    task = seat.start(call())
+    seat.when_given_back(lambda: told.append(calls.under_way))
+    seat.close()  # the request has ended, the call has not
+    await asyncio.sleep(0)
+    assert told == []
+    event.set()
+    await asyncio.wait({task})
+    await asyncio.sleep(0)
+    assert told == [0, 0]
+    seat.when_given_back(lambda: told.append(7))
+    assert told == [0, 0, 7]
+
+
+async def test_a_call_that_is_given_up_gives_its_seat_back() -> None:
+    calls, told = PaidCalls(1), []
+    seat = calls.take_seat()
+    seat.start(until(asyncio.Event()))
+    seat.when_given_back(lambda: told.append(True))
+    await asyncio.sleep(0)
+    await calls.give_up()
+    await asyncio.sleep(0)
+    assert told == [True]
+
+
+def test_a_seat_without_a_call_is_given_back_by_its_request() -> None:
+    calls, told = PaidCalls(1), []
+    seat = calls.take_seat()
+    seat.when_given_back(lambda: told.append(True))
+    seat.close()
+    seat.close()
+    assert told == [True]
+
+
 @given(st.lists(st.sampled_from(["take", "close", "start", "finish"]), max_size=60), st.integers(1, 5))
 def test_no_sequence_loses_or_makes_a_seat(steps: list[str], limit: int) -> None:
     async def run() -> None:

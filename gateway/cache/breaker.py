@@ -1,0 +1,49 @@
+"""When Redis is left alone: after failures in a row, for a while, then until one probe succeeds. Pure."""
+
+from __future__ import annotations
+
+
+class Breaker:
+    """`failures` in a row open it for `seconds`; then one probe at a time decides. `now` is monotonic seconds."""
+
+    def __init__(self, failures: int, seconds: float) -> None:
+        self._limit = failures
+        self._seconds = seconds
+        self._in_a_row = 0
+        self._left_alone_until: float | None = None
+        self._probing = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Redis is left alone: nothing but a probe may ask it."""
+        return self._left_alone_until is not None
+
+    def succeeded(self) -> None:
+        """A command was answered in time. While open this says nothing: only a probe closes."""
+        self._in_a_row = 0
+
+    def failed(self, now: float) -> bool:
+        """A command or a connection failed; whether that has just opened the breaker."""
+        if self.is_open:
+            return False
+        self._in_a_row += 1
+        if self._in_a_row < self._limit:
+            return False
+        self._left_alone_until = now + self._seconds
+        return True
+
+    def probe_is_due(self, now: float) -> bool:
+        """Whether the time is over and no probe is under way."""
+        return self._left_alone_until is not None and not self._probing and now >= self._left_alone_until
+
+    def begin_probe(self, now: float) -> bool:
+        """Whether the caller's probe is the one that decides: it then has to tell `probed` how it went."""
+        due = self.probe_is_due(now)
+        self._probing = self._probing or due
+        return due
+
+    def probed(self, answered: bool, now: float) -> None:
+        """How the probe went: it closes the breaker, or leaves Redis alone for another `seconds`."""
+        self._probing = False
+        self._in_a_row = 0
+        self._left_alone_until = None if answered else now + self._seconds
