@@ -1,14 +1,18 @@
 """Token → principal, with a short fixed cache.
 
-An entry lives ten seconds from the moment it was read, however often it is used, so a revoked key stops working
+An entry lives ten seconds from the moment it was asked for, however often it is used, so a revoked key stops working
 everywhere within that time even when nothing else reaches this process. Unknown keys are remembered as such for
 the same time. Look-ups of one key at one time share one query.
+
+What is forgotten is gone at once: a look-up that is under way then still answers those who wait for it already, but
+is not kept, and whoever comes later asks anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -16,13 +20,13 @@ from typing import Any
 from sqlalchemy import bindparam, func, or_, select
 
 from gateway import errors
-from gateway.access.key_format import TEAM_KEY, Peppers, parse
+from gateway.access.key_format import TEAM_KEY, ParsedKey, Peppers, parse
 from gateway.access.principal import Limits, Network, Principal
+from gateway.access.principal_cache import Entry, PrincipalCache
 from gateway.clock import Clock
 from gateway.db.engine import Database, promptly
 from gateway.db.tables import team_keys, teams
 
-CACHE_ENTRIES = 100_000
 USE_IS_NOTED_EVERY = timedelta(minutes=1)
 
 
@@ -33,9 +37,9 @@ class Authenticator:
         self._database = database
         self._peppers = peppers
         self._clock = clock
-        self._ttl = ttl
-        self._entries: dict[bytes, tuple[float, Principal | None]] = {}
-        self._reading: dict[bytes, asyncio.Task[Principal | None]] = {}
+        self._cache = PrincipalCache(ttl)
+        self._reading: dict[bytes, _Reading] = {}
+        self._tasks: set[asyncio.Task[Principal | None]] = set()  # forgotten ones too
 
     async def authenticate(self, authorization: list[bytes]) -> Principal:
         """The principal of a request's Authorization values.
@@ -47,49 +51,81 @@ class Authenticator:
         key = parse(token, TEAM_KEY) if token is not None else None
         if key is None:
             raise errors.unauthenticated()
-        principal = await self._principal(self._peppers.digests(key.text))
+        principal = await self._principal(key)
         if principal is None or principal.expired(self._clock.now()):
             raise errors.unauthenticated()
         return principal
 
+    def forget_key(self, key_id: str) -> None:
+        """Forgets the key with this public id: called after a change to it has committed."""
+        self._cache.forget_key(key_id)
+        for digest in [digest for digest, reading in self._reading.items() if reading.key_id == key_id]:
+            del self._reading[digest]
+
+    def forget_team(self, team_id: str) -> None:
+        """Forgets the keys of this team: called after a change to it has committed."""
+        self._cache.forget_team(team_id)
+        self._reading.clear()  # whose they are is known when they have ended
+
+    def forget_all(self) -> None:
+        """Forgets every key: called when changes may have been missed."""
+        self._cache.clear()
+        self._reading.clear()
+
     def forget(self, key_ids: Iterable[str] | None = None) -> None:
-        """Drops cached principals of these keys, or all: called after a change to a key or team has committed."""
-        wanted = None if key_ids is None else set(key_ids)
-        for digest, (_, principal) in list(self._entries.items()):
-            if wanted is None or (principal is not None and principal.key_id in wanted):
-                del self._entries[digest]
+        if key_ids is None:
+            self.forget_all()
+        for key_id in key_ids or ():
+            self.forget_key(key_id)
 
-    async def _principal(self, digests: list[bytes]) -> Principal | None:
-        digest, now = digests[0], self._clock.monotonic()
-        entry = self._entries.get(digest)
-        if entry is not None and now - entry[0] < self._ttl:
-            return entry[1]
-        reading = self._reading.get(digest)
-        if reading is None:
-            # A task of its own: the first caller's leaving must not fail the others.
-            reading = asyncio.create_task(self._read(digests))
-            self._reading[digest] = reading
-            reading.add_done_callback(lambda done: self._finish(digest, done))
-        return await promptly(reading)
+    async def _principal(self, key: ParsedKey) -> Principal | None:
+        digests = self._peppers.digests(key.text)
+        now = self._clock.monotonic()
+        entry = self._cache.get(digests[0], now)
+        if entry is not None:
+            return entry.principal
+        reading = self._reading.get(digests[0])
+        if reading is None or not self._cache.fresh(reading.asked_at, now):
+            reading = self._begin(key.public_id, digests, now)
+        return await promptly(reading.task)
 
-    def _finish(self, digest: bytes, done: asyncio.Task[Principal | None]) -> None:
-        del self._reading[digest]
-        if not done.cancelled():
-            done.exception()  # every caller may have left: that is no reason for a warning
+    def _begin(self, key_id: str, digests: list[bytes], now: float) -> _Reading:
+        # A task of its own: the first caller's leaving must not fail the others.
+        reading = _Reading(key_id, now, asyncio.create_task(self._read(digests)))
+        self._reading[digests[0]] = reading
+        self._tasks.add(reading.task)
+        reading.task.add_done_callback(lambda _: self._finish(digests[0], reading))
+        return reading
+
+    def _finish(self, digest: bytes, reading: _Reading) -> None:
+        self._tasks.discard(reading.task)
+        listed = self._reading.get(digest) is reading
+        if listed:
+            del self._reading[digest]
+        if reading.task.cancelled() or reading.task.exception() is not None:
+            return  # every caller may have left: looking at the exception keeps it from being a warning
+        if listed:
+            entry = Entry(reading.asked_at, reading.key_id, reading.task.result())
+            self._cache.put(digest, entry, self._clock.monotonic())
 
     async def _read(self, digests: list[bytes]) -> Principal | None:
-        asked_at = self._clock.monotonic()
         async with self._database.autocommit() as connection:
             row = (await connection.execute(_BY_DIGEST, {"digests": digests})).first()
             if row is not None and row.noted_long_ago:
                 await connection.execute(
                     team_keys.update().where(team_keys.c.id == row.key_id).values(last_used_at=func.now())
                 )
-        principal = None if row is None else _principal_of(row)
-        if len(self._entries) >= CACHE_ENTRIES:
-            self._entries.clear()
-        self._entries[digests[0]] = (asked_at, principal)
-        return principal
+        return None if row is None else _principal_of(row)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """A look-up under way. It is listed while others may join it and its result may be kept: until it is forgotten,
+    or too old for the next caller."""
+
+    key_id: str
+    asked_at: float
+    task: asyncio.Task[Principal | None]
 
 
 def bearer_token(authorization: list[bytes]) -> str | None:

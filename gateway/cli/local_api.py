@@ -1,4 +1,7 @@
-"""The admin API in this process: the same rows, validation and objects as over HTTP, on the database itself."""
+"""The admin API in this process: the same rows, validation and objects as over HTTP, on the database itself.
+
+Changes are announced to the gateways that run, as those of the HTTP API are.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ from gateway.access.admin_tokens import AdminPrincipal
 from gateway.access.key_format import Peppers
 from gateway.admin.api.answers import encode
 from gateway.admin.api.binding import invoke
-from gateway.admin.api.route import AdminApi, Method, NobodyListens
+from gateway.admin.api.route import AdminApi, Method
 from gateway.admin.api.routes import ROUTES
+from gateway.cli.announcing import Announcer
 from gateway.cli.output import FAILED, USAGE, CommandFailed
 from gateway.clock import SystemClock
 from gateway.db.engine import Database, StatementRefusedError
@@ -56,12 +60,13 @@ class LocalApi:
             statement_timeout=settings.database.statement_timeout,
             lock_timeout=settings.database.lock_timeout,
         )
+        clock = SystemClock()
         self._api = AdminApi(
             database=self._database,
             peppers=Peppers([pepper.get_secret_value() for pepper in settings.secrets.key_pepper]),
             vault=Vault([key.get_secret_value() for key in settings.secrets.master_keys]),
-            clock=SystemClock(),
-            changed=NobodyListens(),
+            clock=clock,
+            changed=Announcer(settings, clock),
         )
         self._caller = AdminPrincipal(actor, "admin")
 

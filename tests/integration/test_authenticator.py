@@ -126,18 +126,34 @@ async def test_a_revoked_key_works_ten_seconds_more_at_most_however_often_it_is_
 async def test_forgetting_ends_it_at_once(rig: Rig) -> None:
     await rig.who()
     await rig.revoke()
-    rig.authenticator.forget(["other-key"])
+    rig.authenticator.forget_key("0123456789")
     await rig.who()
-    rig.authenticator.forget([rig.team.key_id])
+    rig.authenticator.forget_key(rig.team.key_id)
     assert (await rig.refused()).status == 401
 
 
-async def test_forgetting_all_reads_the_team_anew(rig: Rig) -> None:
+async def test_forgetting_a_team_reads_it_anew(rig: Rig) -> None:
     assert not (await rig.who()).team_suspended
     async with rig.database.transaction() as connection:
         await teams.suspend(connection, ACTOR, str(rig.team.team_id))
-    rig.authenticator.forget()
+    stranger = await caller(rig.database)
+    rig.authenticator.forget_team(str(stranger.team_id))
+    assert not (await rig.who()).team_suspended
+    rig.authenticator.forget_team(str(rig.team.team_id))
     assert (await rig.who()).team_suspended
+
+
+async def test_an_expiry_moved_into_the_future_counts_as_soon_as_the_key_is_forgotten(
+    database: FlakyDatabase,
+) -> None:
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    rig = Rig(database, await caller(database, expires_at=past))
+    assert (await rig.refused()).status == 401
+    async with database.transaction() as connection:
+        await team_keys.update(connection, ACTOR, rig.team.key_id, {"expires_at": None})
+    assert (await rig.refused()).status == 401
+    rig.authenticator.forget_key(rig.team.key_id)
+    assert (await rig.who()).key_id == rig.team.key_id
 
 
 async def test_an_unknown_key_is_remembered_as_such(rig: Rig) -> None:

@@ -22,10 +22,10 @@ Query = TypeVar("Query", bound=BaseModel)
 
 
 class Changed(Protocol):
-    """Told of every change that caches may hold, after it was committed."""
+    """Told of every change that caches may hold, after it was committed; sees to it that all processes forget it."""
 
     async def announce(self, topic: Topic, ident: str) -> None:
-        """`ident` is the team's id, the key's public id or the upstream key's id. Must not raise."""
+        """`ident` is the team's id, the key's public id or the upstream key's id. Must neither raise nor take long."""
 
 
 class NobodyListens:

@@ -47,10 +47,10 @@ async def update(api: AdminApi, call: AdminCall[PatchTeam, Nothing]) -> TeamAnsw
         moves = changes.get("time_zone", before.time_zone) != before.time_zone
         if moves:
             await counters.lock(connection, before.id)
-            fresh = await counters.close_running(connection, before.id)
+            await counters.close_dated(connection, before.id)
         team = await teams.update(connection, call.actor, str(before.id), changes)
         if moves:
-            await counters.open_missing(connection, team.id, fresh)
+            await counters.open_missing(connection, team.id)
         await quotas.require_limited(connection, team.id)
         answer = (await _answers(connection, [team]))[0]
     await api.changed.announce("team", str(team.id))

@@ -1,0 +1,196 @@
+"""What is forgotten while it is being looked up: it neither stays nor answers whoever comes later."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+
+from gateway.access.authenticator import Authenticator
+from gateway.access.key_format import TEAM_KEY, ParsedKey, make
+from gateway.access.principal import Principal
+from gateway.errors import GatewayError
+from tests.fakes.clock import FakeClock
+from tests.fakes.key_rows import PEPPERS, KeyRows
+from tests.fakes.principals import TEAM_ID
+
+BETA = UUID("018e0000-0000-7000-8000-000000000002")
+
+
+class Rig:
+    """An authenticator on rows of its own."""
+
+    def __init__(self) -> None:
+        self.rows = KeyRows()
+        self.clock = FakeClock()
+        self.authenticator = Authenticator(self.rows, PEPPERS, self.clock, ttl=10.0)
+
+    async def who(self, key: ParsedKey) -> Principal:
+        return await self.authenticator.authenticate([f"Bearer {key.text}".encode()])
+
+    async def works(self, key: ParsedKey) -> bool:
+        try:
+            return not (await self.who(key)).team_suspended
+        except GatewayError as error:
+            if error.status != 401:
+                raise
+            return False
+
+    async def asking(self, key: ParsedKey) -> asyncio.Task[Principal]:
+        """A look-up that has asked and is waiting for its answer."""
+        asked = self.rows.asked
+        task = asyncio.create_task(self.who(key))
+        while self.rows.asked == asked or self.rows.gates:
+            await asyncio.sleep(0)
+        return task
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+FORGETS: dict[str, Callable[[Authenticator, ParsedKey], None]] = {
+    "the key": lambda authenticator, key: authenticator.forget_key(key.public_id),
+    "its team": lambda authenticator, key: authenticator.forget_team(str(TEAM_ID)),
+    "all": lambda authenticator, key: authenticator.forget_all(),
+}
+
+
+@pytest.mark.parametrize("what", FORGETS)
+async def test_a_look_up_that_began_before_the_revocation_serves_nobody_after_it(rig: Rig, what: str) -> None:
+    key = rig.rows.add()
+    gate = rig.rows.hold_up()
+    early = await rig.asking(key)
+    rig.rows.revoke(key)
+    FORGETS[what](rig.authenticator, key)
+    assert not await rig.works(key)  # came after the revocation, while the old answer is still on its way
+    gate.set()
+    assert (await early).key_id == key.public_id  # came before it
+    assert not await rig.works(key)
+
+
+@pytest.mark.parametrize("what", FORGETS)
+async def test_a_late_answer_does_not_replace_a_later_one(rig: Rig, what: str) -> None:
+    key = rig.rows.add()
+    gates = [rig.rows.hold_up()]
+    early = await rig.asking(key)
+    rig.rows.change(key, key_name="renamed")
+    FORGETS[what](rig.authenticator, key)
+    gates.append(rig.rows.hold_up())
+    late = await rig.asking(key)
+    gates[1].set()
+    assert (await late).key_name == "renamed"
+    gates[0].set()
+    assert (await early).key_name == "laptop"
+    assert (await rig.who(key)).key_name == "renamed"
+    assert rig.rows.asked == 2
+
+
+@pytest.mark.parametrize("what", FORGETS)
+async def test_what_was_cached_is_read_anew(rig: Rig, what: str) -> None:
+    key = rig.rows.add()
+    assert await rig.works(key)
+    rig.rows.change(key, suspended_at="now")
+    assert await rig.works(key)
+    FORGETS[what](rig.authenticator, key)
+    assert not await rig.works(key)
+
+
+async def test_other_keys_and_teams_are_kept(rig: Rig) -> None:
+    ours, theirs = rig.rows.add(), rig.rows.add(BETA)
+    assert await rig.works(ours)
+    assert await rig.works(theirs)
+    rig.authenticator.forget_key(make(TEAM_KEY).public_id)
+    rig.authenticator.forget_team(str(UUID(int=0)))
+    assert await rig.works(ours)
+    assert await rig.works(theirs)
+    assert rig.rows.asked == 2
+    rig.authenticator.forget_team(str(TEAM_ID))
+    assert await rig.works(theirs)
+    assert rig.rows.asked == 2
+    assert await rig.works(ours)
+    assert rig.rows.asked == 3
+
+
+async def test_another_key_s_change_leaves_a_look_up_shared_and_kept(rig: Rig) -> None:
+    key = rig.rows.add()
+    gate = rig.rows.hold_up()
+    early = await rig.asking(key)
+    rig.authenticator.forget_key(make(TEAM_KEY).public_id)
+    late = asyncio.create_task(rig.who(key))
+    await asyncio.sleep(0)
+    gate.set()
+    assert await early is await late
+    assert await rig.works(key)
+    assert rig.rows.asked == 1
+
+
+async def test_a_key_that_was_refused_works_as_soon_as_its_change_is_heard_of(rig: Rig) -> None:
+    key = rig.rows.add()
+    row = rig.rows.revoke(key)  # expired, say
+    assert not await rig.works(key)
+    rig.rows.rows[PEPPERS.sign(key.text)] = row
+    assert not await rig.works(key)
+    rig.authenticator.forget_key(key.public_id)
+    assert await rig.works(key)
+
+
+async def test_nobody_joins_a_look_up_that_takes_longer_than_a_principal_lives(rig: Rig) -> None:
+    key = rig.rows.add()
+    gate = rig.rows.hold_up()
+    early = await rig.asking(key)
+    rig.rows.revoke(key)
+    rig.clock.forward(9.9)
+    joined = asyncio.create_task(rig.works(key))
+    await asyncio.sleep(0)
+    assert not joined.done()
+    rig.clock.forward(0.1)
+    assert not await rig.works(key)
+    gate.set()
+    assert (await early).key_id == key.public_id
+    assert await joined
+    assert not await rig.works(key)
+
+
+async def test_the_life_of_a_principal_is_counted_from_its_question(rig: Rig) -> None:
+    key = rig.rows.add()
+    gate = rig.rows.hold_up()
+    early = await rig.asking(key)
+    rig.rows.revoke(key)
+    rig.clock.forward(6)
+    gate.set()
+    await early
+    for _ in range(39):
+        rig.clock.forward(0.1)
+        assert await rig.works(key)
+    rig.clock.forward(0.1)
+    assert not await rig.works(key)
+
+
+async def test_a_forgotten_look_up_ends_even_when_everyone_has_left(rig: Rig) -> None:
+    key = rig.rows.add(noted_long_ago=True)
+    gate = rig.rows.hold_up()
+    early = await rig.asking(key)
+    rig.authenticator.forget_all()
+    early.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await early
+    del early
+    gc.collect()
+    gate.set()
+    while rig.rows.noted == 0:
+        await asyncio.sleep(0)
+
+
+async def test_a_failed_look_up_is_not_remembered(rig: Rig) -> None:
+    key = rig.rows.add()
+    rig.rows.down = True
+    with pytest.raises(GatewayError) as caught:
+        await rig.who(key)
+    assert caught.value.status == 503
+    rig.rows.down = False
+    assert await rig.works(key)
