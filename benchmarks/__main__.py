@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import ledger
+from benchmarks import ledger, polls
 
-BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {"ledger": ledger.main}
+BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {
+    "ledger": ledger.main,
+    "polls": polls.main,
+    "waiting": polls.main_waiting,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

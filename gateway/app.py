@@ -26,12 +26,15 @@ from gateway.endpoints.generations import Generations
 from gateway.endpoints.health import Alive, Exposition, Ready
 from gateway.endpoints.models import Models
 from gateway.endpoints.tasks import Tasks
+from gateway.limits.limits import Lane
 from gateway.middleware.authentication import AuthenticationMiddleware
 from gateway.middleware.credit_quota import CreditQuotaMiddleware
 from gateway.middleware.error_responses import ErrorResponsesMiddleware
+from gateway.middleware.rate_limits import RateLimitsMiddleware
 from gateway.middleware.request_body import RequestBodyMiddleware
 from gateway.middleware.request_context import RequestContextMiddleware
 from gateway.middleware.request_guard import RequestGuardMiddleware
+from gateway.middleware.response_cache import ResponseCacheMiddleware
 from gateway.proxy.generation import Operation
 from gateway.proxy.multipart import FormLimits
 from gateway.runtime import Runtime
@@ -61,16 +64,16 @@ def build_app(runtime: Runtime) -> Starlette:
 
 def routes(runtime: Runtime) -> list[BaseRoute]:
     """Every route of the gateway. `metered` ones cost credits, all others are free."""
-    settings = runtime.settings
     team = [Middleware(AuthenticationMiddleware, authenticator=runtime.authenticator)]
-    tasks = Tasks(runtime.reader, runtime.clock, settings.cache.task_unfinished)
+    tasks = Tasks(runtime.reader, runtime.entries, runtime.watch, runtime.authenticator, runtime.clock)
     models = Models(runtime.models, runtime.prices, runtime.clock)
+    free = [*team, Middleware(RateLimitsMiddleware, limits=runtime.limits, lane=Lane.FREE)]
     return [
         # Pixapi's own API
         *(metered(runtime, operation, team) for operation in Operation),
-        Route("/v1/tasks/{id}", tasks, methods=["GET"], middleware=team),
-        Route("/v1/models", models, methods=["GET"], middleware=team),
-        Route("/v1/models/{id}", models, methods=["GET"], middleware=team),
+        cached("/v1/tasks/{id}", tasks, free),
+        cached("/v1/models", models, free),
+        cached("/v1/models/{id}", models, free),
         # what a team key may ask about itself
         Route("/gateway/account", Account(runtime.database), methods=["GET"], middleware=team),
         Route("/gateway/usage", OwnUsage(runtime.database, runtime.clock), methods=["GET"], middleware=team),
@@ -83,6 +86,12 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         Route("/admin/", Front(), methods=["GET"]),
         *admin_routes(runtime.admin_api, runtime.admin_tokens),
     ]
+
+
+def cached(path: str, endpoint: Tasks | Models, chain: list[Middleware]) -> Route:
+    """A free route of Pixapi's: what is fresh is answered before its endpoint is asked."""
+    rule = Middleware(ResponseCacheMiddleware, rule=endpoint.fresh)
+    return Route(path, endpoint, methods=["GET"], middleware=[*chain, rule])
 
 
 def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> Route:
@@ -112,6 +121,7 @@ def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> R
             ),
             idle_timeout=server.body_idle_timeout,
         ),
+        Middleware(RateLimitsMiddleware, limits=runtime.limits, lane=Lane.PAID),
         Middleware(
             CreditQuotaMiddleware,
             prices=runtime.prices,

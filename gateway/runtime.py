@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 from gateway import errors
+from gateway.access import revocation
 from gateway.access.admin_tokens import AdminTokens
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_format import Peppers
-from gateway.admin.api.route import AdminApi, Topic
+from gateway.admin.announcements import Announcements
+from gateway.admin.api.route import AdminApi
+from gateway.background import cancel, every
+from gateway.cache.client import CacheClient
+from gateway.cache.events import Events
+from gateway.catalog.model_entries import ModelEntries
 from gateway.catalog.model_list import ModelList
 from gateway.catalog.price_file import PriceFile
 from gateway.clock import Clock, SystemClock
@@ -28,16 +32,20 @@ from gateway.credits.ledger import Ledger
 from gateway.db import migrate
 from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.db.partitions import ensure_partitions
+from gateway.limits.limits import RENEW_SECONDS, Limits
 from gateway.pool.dispatch import SENDS, Dispatcher
 from gateway.pool.pool import Pool
 from gateway.pool.vault import Vault
 from gateway.proxy.paid_calls import PaidCalls
 from gateway.settings import Settings
 from gateway.spool import SpoolBudget
+from gateway.tasks.due import DueTasks
+from gateway.tasks.entries import TaskEntries
 from gateway.tasks.reader import TaskReader
 from gateway.tasks.reconciler import Reconciler
-from gateway.tasks.registry import Registry
+from gateway.tasks.registry import ReadRules, Registry
 from gateway.tasks.schedule import Pace
+from gateway.tasks.watch import LOOK_SECONDS, Watch
 from gateway.telemetry import Metrics
 from gateway.upstream.client import UpstreamClient
 
@@ -59,7 +67,9 @@ class Runtime:
     clock: Clock
     metrics: Metrics
     database: Database
-    redis: Redis
+    cache: CacheClient
+    events: Events
+    limits: Limits
     spool: SpoolBudget
     client: UpstreamClient
     pool: Pool
@@ -67,6 +77,8 @@ class Runtime:
     models: ModelList
     prices: PriceFile
     ledger: Ledger
+    entries: TaskEntries
+    watch: Watch
     reader: TaskReader
     reconciler: Reconciler
     aging: Aging
@@ -80,7 +92,7 @@ class Runtime:
         """Opens what connects, runs the background loops, and closes everything in reverse."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
-            stack.push_async_callback(self.redis.aclose)
+            stack.push_async_callback(self.cache.close)
             await self.client.open()
             stack.push_async_callback(self.client.close)
             await self.pool.refresh()
@@ -90,16 +102,20 @@ class Runtime:
             stack.push_async_callback(self.reader.close)
             stack.push_async_callback(self.reconciler.close)
             loops = [
-                asyncio.create_task(_every(POOL_REFRESH_SECONDS, self.pool.refresh)),
-                asyncio.create_task(_every(MODELS_WARM_SECONDS, self.models.warm, at_once=True)),
-                asyncio.create_task(_every(PRICES_SECONDS, self._reload_prices)),
+                asyncio.create_task(every(POOL_REFRESH_SECONDS, self.pool.refresh)),
+                asyncio.create_task(every(MODELS_WARM_SECONDS, self.models.warm, at_once=True)),
+                asyncio.create_task(every(PRICES_SECONDS, self._reload_prices)),
                 asyncio.create_task(self.reconciler.run()),
-                asyncio.create_task(_every(AGING_SECONDS, self._age_holds)),
-                asyncio.create_task(_every(PARTITIONS_SECONDS, self._ensure_partitions, at_once=True)),
+                asyncio.create_task(self.events.run()),
+                asyncio.create_task(every(RENEW_SECONDS, self.limits.renew)),
+                asyncio.create_task(every(LOOK_SECONDS, self.watch.look)),
+                asyncio.create_task(every(AGING_SECONDS, self._age_holds)),
+                asyncio.create_task(every(PARTITIONS_SECONDS, self._ensure_partitions, at_once=True)),
             ]
-            stack.push_async_callback(_cancel, loops)
+            stack.push_async_callback(cancel, loops)
             yield
             self.paid_calls.shut()
+            self.watch.close()
             await self._give_up()
 
     async def drain(self) -> None:
@@ -108,6 +124,7 @@ class Runtime:
         Cancelled because the time is up, it gives up what still runs, so that those who wait get an answer.
         """
         self.paid_calls.shut()
+        self.watch.close()
         try:
             await asyncio.sleep(self.settings.server.drain_min_seconds)
             await self.paid_calls.ended()
@@ -121,13 +138,14 @@ class Runtime:
 
     async def checks(self) -> dict[str, str]:
         """The state of every dependency by name: "ok", or what is wrong."""
-        found = {"database": await self._database_state(), "redis": await self._redis_state()}
+        found = {"database": await self._database_state(), "redis": await self.cache.state()}
         if self.paid_calls.is_shut:
             found["process"] = "draining"
         return found
 
     def set_gauges(self) -> None:
         self.metrics.paid_in_flight.set(self.paid_calls.under_way)
+        self.metrics.waiting.set(self.watch.waiting)
         self.metrics.spool_bytes.set(self.spool.used)
         self.metrics.price_book_refused.set(self.prices.error is not None)
 
@@ -150,32 +168,6 @@ class Runtime:
         except StatementRefusedError:
             return "not migrated"
         return "ok" if revision is not None and revision >= migrate.head() else "not migrated"
-
-    async def _redis_state(self) -> str:
-        try:
-            await self.redis.ping()
-        except (RedisError, OSError, TimeoutError):
-            return "unreachable"
-        return "ok"
-
-
-@dataclass(frozen=True, slots=True)
-class CachesFollow:
-    """Makes this process forget what an admin has just changed; other processes notice within their caches' time."""
-
-    authenticator: Authenticator
-    pool: Pool
-
-    async def announce(self, topic: Topic, ident: str) -> None:
-        if topic == "key":
-            self.authenticator.forget([ident])
-        elif topic == "team":
-            self.authenticator.forget()
-        else:
-            try:
-                await self.pool.refresh()
-            except errors.GatewayError as error:
-                log.warning("the pool is refreshed later", extra={"reason": error.reason})
 
 
 def build(settings: Settings, clock: Clock | None = None) -> Runtime:
@@ -205,28 +197,53 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
     pool = Pool(database, vault, clock, reads_per_second=upstream.reads_per_second)
     dispatcher = Dispatcher(pool, client, clock, upstream.read_timeout)
     ledger = Ledger(database)
-    registry, pace = Registry(database), Pace(settings.credits.task_max_age)
+    cache, events = _redis(settings, clock, metrics)
+    registry, due = Registry(database, _read_rules(settings)), DueTasks(database)
+    entries = TaskEntries(
+        cache, clock, unfinished=settings.cache.task_unfinished, finished=settings.cache.task_finished
+    )
+    watch = Watch(registry, due, entries, events, clock, lambda: sum(pool.read_room().values()))
+    pace = Pace(settings.credits.task_max_age)
     reader = TaskReader(
-        registry, ledger, dispatcher, clock, settings.cache.task_unfinished, pace=pace, metrics=metrics
+        registry,
+        ledger,
+        dispatcher,
+        clock,
+        entries=entries,
+        watch=watch,
+        pace=pace,
+        metrics=metrics,
     )
     authenticator = Authenticator(database, peppers, clock, settings.cache.principal)
+    revocation.follow(events, authenticator, clock, metrics)
     bootstrap = settings.admin.bootstrap_token
     return Runtime(
         settings=settings,
         clock=clock,
         metrics=metrics,
         database=database,
-        redis=_redis(settings),
+        cache=cache,
+        events=events,
+        limits=Limits(cache, clock, metrics),
         spool=spool,
         client=client,
         pool=pool,
         dispatcher=dispatcher,
-        models=ModelList(pool, dispatcher, clock, settings.cache.models_fresh, settings.cache.models_stale),
+        models=ModelList(
+            pool,
+            dispatcher,
+            ModelEntries(cache, settings.cache.models_stale),
+            clock,
+            fresh=settings.cache.models_fresh,
+            stale=settings.cache.models_stale,
+        ),
         prices=_prices(settings),
         ledger=ledger,
+        entries=entries,
+        watch=watch,
         reader=reader,
         reconciler=Reconciler(
-            registry,
+            due,
             reader,
             pool,
             pace,
@@ -246,7 +263,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
             peppers=peppers,
             vault=vault,
             clock=clock,
-            changed=CachesFollow(authenticator, pool),
+            changed=Announcements(authenticator, pool, events),
         ),
     )
 
@@ -267,31 +284,23 @@ def _prices(settings: Settings) -> PriceFile:
     return PriceFile(settings.config_dir / "models.toml", None if default is None else from_decimal(default))
 
 
-def _redis(settings: Settings) -> Redis:
+def _redis(settings: Settings, clock: Clock, metrics: Metrics) -> tuple[CacheClient, Events]:
     options = settings.redis
-    return Redis.from_url(
+    cache = CacheClient(
         options.url,
-        socket_connect_timeout=options.connect_timeout,
-        socket_timeout=options.timeout,
-        retry=None,
+        connect_timeout=options.connect_timeout,
+        timeout=options.timeout,
+        breaker_failures=options.breaker_failures,
+        breaker_seconds=options.breaker_seconds,
+        clock=clock,
+        metrics=metrics,
     )
+    return cache, Events(options.url, cache, clock, connect_timeout=options.connect_timeout)
 
 
-async def _every(seconds: float, action: Callable[[], Awaitable[None]], *, at_once: bool = False) -> None:
-    """Runs `action` for ever; a failure is logged and tried again next time."""
-    while True:
-        if not at_once:
-            await asyncio.sleep(seconds)
-        at_once = False
-        try:
-            await action()
-        except errors.GatewayError as error:
-            log.warning("background work failed", extra={"reason": error.reason})
-        except Exception:
-            log.exception("background work failed")
-
-
-async def _cancel(loops: list[asyncio.Task[None]]) -> None:
-    for loop in loops:
-        loop.cancel()
-    await asyncio.wait(loops)
+def _read_rules(settings: Settings) -> ReadRules:
+    """A window of as many slots as there are reads a second, rounded up, so that none sees more than its share."""
+    slots = max(1, math.ceil(settings.upstream.reads_per_second))
+    return ReadRules(
+        every=settings.cache.task_unfinished, slots=slots, span=slots / settings.upstream.reads_per_second
+    )

@@ -118,6 +118,12 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        self.cache_results = Counter(
+            "gateway_cache_results",
+            "Answers to task polls and model lists, by where they came from: hit, miss, coalesced or stale.",
+            ("route", "result"),
+            registry=self.registry,
+        )
         self.paid_in_flight = Gauge(
             "gateway_paid_calls_in_flight", "Paid calls under way in this process.", registry=self.registry
         )
@@ -133,6 +139,17 @@ class Metrics:
             "gateway_tasks_settled",
             "Tasks whose end was written down, by whose read showed it.",
             ("by",),
+            registry=self.registry,
+        )
+        self.coalesced = Counter(
+            "gateway_coalesced",
+            "Reads that were not made because another caller, or another process, was making the same one.",
+            ("what",),
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "gateway_waiting_clients",
+            "Clients of this process that wait for a task to change.",
             registry=self.registry,
         )
         self.odd_costs = Counter(

@@ -11,7 +11,6 @@ is not kept, and whoever comes later asks anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_network
@@ -71,12 +70,6 @@ class Authenticator:
         """Forgets every key: called when changes may have been missed."""
         self._cache.clear()
         self._reading.clear()
-
-    def forget(self, key_ids: Iterable[str] | None = None) -> None:
-        if key_ids is None:
-            self.forget_all()
-        for key_id in key_ids or ():
-            self.forget_key(key_id)
 
     async def _principal(self, key: ParsedKey) -> Principal | None:
         digests = self._peppers.digests(key.text)

@@ -17,6 +17,7 @@ from gateway.cache.wire import Address, Command, ReplyError, pack
 
 # A timer that rings this late says that our own loop stood still: what Redis sent meanwhile is read first.
 LATE_SECONDS = 0.01
+GRACE_SECONDS = 0.02
 COARSE_SECONDS = 0.005
 # A server that answers such a word has lost its role or its data: another connection may reach its successor.
 FAILOVER_WORDS = ("READONLY", "LOADING", "MASTERDOWN")
@@ -139,7 +140,7 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if now - due > LATE_SECONDS and not patient:
-            self._timer = loop.call_later(COARSE_SECONDS, lambda: self._judge(due, patient=True))
+            self._timer = loop.call_later(GRACE_SECONDS, lambda: self._judge(due, patient=True))
             return
         self._timer = None
         failed = 0

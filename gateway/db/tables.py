@@ -155,6 +155,15 @@ upstream_keys = Table(
     ),
 )
 
+upstream_read_slots = Table(  # how many reads a second a key may make, over all processes
+    "upstream_read_slots",
+    metadata,
+    Column("upstream_key_id", Uuid, ForeignKey("upstream_keys.id"), primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    Column("taken_at", DateTime(timezone=True), nullable=False),
+    postgresql_with={"fillfactor": "50"},
+)
+
 tasks = Table(
     "tasks",
     metadata,
@@ -170,6 +179,11 @@ tasks = Table(
     Column("credits_cost", BigInteger),
     _moment("ended_at"),
     _moment("read_at"),  # last upstream read, failed ones too
+    _moment("seen_at", now=True),  # when `body` was Pixapi's word
+    _moment("reading_until"),  # a process is reading it now
+    Column(
+        "reads", BigInteger, nullable=False, server_default=text("0")
+    ),  # numbers them: later ones are newer
     Column(
         "next_read_at",  # when the reconciler is due
         DateTime(timezone=True),

@@ -10,6 +10,7 @@ from ipaddress import IPv6Address, ip_address
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.principal import Address, Network
+from gateway.cache.patience import REQUEST_SECONDS, patience
 from gateway.clock import Clock
 from gateway.ids import uuid7
 from gateway.proxy.exchange import Exchange, Headers, begin
@@ -63,7 +64,8 @@ class RequestContextMiddleware:
             return message
 
         try:
-            await self._app(scope, listen, answer)
+            with patience(REQUEST_SECONDS):
+                await self._app(scope, listen, answer)
         finally:
             self._record(scope, exchange, 499 if left and status == 0 else status)
 
@@ -72,6 +74,8 @@ class RequestContextMiddleware:
         route = getattr(scope.get("route"), "path", None) or "unmatched"
         self._metrics.requests.labels(route, scope["method"], str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
+        if exchange.cache is not None:
+            self._metrics.cache_results.labels(route, exchange.cache).inc()
         if exchange.upstream_ms is not None:
             self._metrics.own_seconds.observe(max(0.0, seconds - exchange.upstream_ms / 1000))
         if not log.isEnabledFor(logging.INFO):

@@ -132,6 +132,10 @@ class Dispatcher:
         """A lease for `read_with`, as `Pool.take_task_read` gives it."""
         return self._pool.take_task_read(account, preferred, due=due)
 
+    def release(self, lease: Lease) -> None:
+        """Gives a lease back that was not used."""
+        self._pool.release(lease)
+
     async def read_with(self, lease: Lease, path: str, request_id: str) -> Reply:
         """A free GET through a key that is leased already; raises as `read` does."""
         outcome, reply = await self._get(lease, path, request_id)

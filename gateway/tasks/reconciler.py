@@ -15,8 +15,9 @@ from gateway.errors import GatewayError
 from gateway.ids import uuid7
 from gateway.pool.pool import Pool
 from gateway.pool.read_budget import Reserve
+from gateway.tasks.due import Backlog, DueTasks
 from gateway.tasks.reader import TaskReader
-from gateway.tasks.registry import Backlog, Registry, TaskRecord
+from gateway.tasks.registry import TaskRecord
 from gateway.tasks.schedule import LONGEST, Pace, stretch_of
 from gateway.telemetry import Metrics
 
@@ -34,7 +35,7 @@ class Reconciler:
 
     def __init__(
         self,
-        registry: Registry,
+        due: DueTasks,
         reader: TaskReader,
         pool: Pool,
         pace: Pace,
@@ -44,7 +45,7 @@ class Reconciler:
         reads_per_second: float = 5.0,
         lease: float = 20.0,
     ) -> None:
-        self._registry = registry
+        self._due = due
         self._reader = reader
         self._pool = pool
         self._pace = pace
@@ -72,10 +73,10 @@ class Reconciler:
         """Starts reading what is due and may be read now; the seconds until it is worth coming back."""
         now = self._clock.monotonic()
         if now >= self._look_at:
-            self._look(await self._registry.backlog())
+            self._look(await self._due.backlog())
             self._look_at = now + LOOK
         room = _within(self._pool.read_room(), MOST_READS - len(self._reading))
-        claimed = await self._registry.claim(room, self._lease) if room else []
+        claimed = await self._due.claim(room, self._lease) if room else []
         for record in claimed:
             self._start(record)
         if room and len(claimed) < sum(room.values()):
@@ -91,7 +92,7 @@ class Reconciler:
             return
         await asyncio.wait(left.values(), timeout=1)
         try:
-            await self._registry.give_back(list(left))
+            await self._due.give_back(list(left))
         except GatewayError as error:
             log.warning("claims end by themselves", extra={"reason": error.reason})
 
@@ -118,7 +119,7 @@ class Reconciler:
     async def _read(self, record: TaskRecord) -> None:
         try:
             if not await self._reader.read_due(record, f"req_{uuid7().hex}"):
-                await self._registry.give_back([record.id])
+                await self._due.give_back([record.id])
         except GatewayError as error:
             log.warning("task is read later", extra={"task_id": record.id, "reason": error.reason})
         except Exception:

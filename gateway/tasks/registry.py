@@ -1,18 +1,14 @@
-"""Which task belongs to whom and which upstream key made it: looking tasks up, writing down what reads showed.
-
-Also the reconciler's work list: unfinished tasks are claimed under a lease, so that every process reads others, and
-what a killed process had claimed comes back.
-"""
+"""Which task belongs to whom and which upstream key made it: looking tasks up, writing down what reads showed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Integer, cast, func, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
 from gateway.credits.ledger import conclude
@@ -25,7 +21,8 @@ from gateway.db.tables import holds, tasks, upstream_keys
 class TaskRecord:
     """A recorded task: `body` is its last known state as Pixapi's JSON, `account` the one that can read it.
 
-    `age` and `read_ago` in seconds, by the database's clock; `failed_reads` in a row.
+    `age`, `read_ago` and `seen_ago` (since `body` was Pixapi's word) in seconds, by the database's clock;
+    `failed_reads` in a row; `reads` numbers the read that showed `body`, or a later one that showed nothing newer.
     """
 
     id: str
@@ -41,6 +38,33 @@ class TaskRecord:
     age: float = 0.0
     read_ago: float | None = None
     failed_reads: int = 0
+    seen_ago: float = 0.0
+    reads: int = 0
+
+    def read_since(self, before: TaskRecord) -> bool:
+        """Whether a read of the task has ended since `before` was found."""
+        if self.read_ago is None or before.read_ago is None:
+            return self.read_ago is not before.read_ago
+        return self.age - self.read_ago > before.age - before.read_ago + 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRules:
+    """How often Pixapi may be asked, over all processes: a task at most every `every` seconds, a key `slots` times in
+    `span` seconds. Who is told that another process reads a task need not wait longer than `busy` for it."""
+
+    every: float = 2.0
+    busy: float = 5.0
+    slots: int = 5
+    span: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Whether Pixapi may be asked: `go`, or why not (busy, recent, ended, full); `number` is that of the read."""
+
+    verdict: Literal["go", "busy", "recent", "ended", "full"]
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,35 +75,27 @@ class Seen:
     status: str
     body: bytes
     next_read: float
+    number: int = 0
     cost: int | None = None
     conclusion: Conclusion | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The task's state as it is kept now; `changed` unless it had ended before."""
+    """The task's state as it is kept now; `changed` unless it had ended, or was read again, before."""
 
+    status: str
     body: bytes
+    ended: bool
     changed: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
-    """An account's open tasks: how many, how many of them due; seconds by which the oldest is late, and since the
-    longest unread of those due was read."""
-
-    account: str
-    open: int
-    due: int
-    late: float
-    unread: float
 
 
 class Registry:
     """Raises GatewayError 503 when Postgres cannot be asked."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, rules: ReadRules | None = None) -> None:
         self._database = database
+        self.rules = rules or ReadRules()
 
     async def find(self, team_id: UUID, task_id: str) -> TaskRecord | None:
         """The team's task, None when there is none or it is another team's."""
@@ -87,30 +103,74 @@ class Registry:
             row = (
                 await connection.execute(_TASK.where(tasks.c.id == task_id, tasks.c.team_id == team_id))
             ).first()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
+
+    async def begin_read(self, task_id: str, key_id: UUID, *, again: bool = False) -> Begun:
+        """Asks to read a task from Pixapi through this key; `again` also one that has ended."""
+        rules = self.rules
+        values = {
+            "task": task_id,
+            "key": key_id,
+            "again": again,
+            "every": timedelta(seconds=rules.every),
+            "busy": timedelta(seconds=rules.busy),
+            "slots": rules.slots,
+            "span": timedelta(seconds=rules.span),
+        }
+        async with self._database.autocommit() as connection:
+            row = (await connection.execute(_BEGIN_READ, values)).one()
+        return Begun(row.verdict, row.number or 0)
 
     async def store(self, record: TaskRecord, seen: Seen) -> Stored:
-        """Writes down what a read showed. An ended task never changes again: what was stored first stays."""
+        """Writes down what a read showed. An ended task never changes again: what was stored first stays.
+
+        So does what a newer read has shown of a running one.
+        """
         values: dict[str, Any] = {
             "status": seen.status,
             "body": seen.body,
-            "read_at": func.now(),
+            "seen_at": func.now(),
             "next_read_at": _in(seen.next_read),
             "leased_until": None,
             "failed_reads": 0,
-        }
+        } | _READ_ENDS
+        unchanged = [tasks.c.id == record.id, tasks.c.ended_at.is_(None)]
         if seen.conclusion is not None:
             values |= {"ended_at": func.now(), "credits_cost": seen.cost}
+        else:
+            unchanged.append(tasks.c.reads == seen.number)
         async with self._database.transaction() as connection:
-            changed = await connection.execute(
-                tasks.update().where(tasks.c.id == record.id, tasks.c.ended_at.is_(None)).values(values)
-            )
+            changed = await connection.execute(tasks.update().where(*unchanged).values(values))
             if changed.rowcount == 0:
-                kept = await connection.scalar(select(tasks.c.body).where(tasks.c.id == record.id))
-                return Stored(kept if isinstance(kept, bytes) else seen.body, False)
+                kept = select(tasks.c.status, tasks.c.body, tasks.c.ended_at).where(tasks.c.id == record.id)
+                row = (await connection.execute(kept)).one()
+                return Stored(row.status, row.body, row.ended_at is not None, False)
             if seen.conclusion is not None:
                 await conclude(connection, record.hold_id, seen.conclusion)
-        return Stored(seen.body, True)
+        return Stored(seen.status, seen.body, seen.conclusion is not None, True)
+
+    async def renew(self, record: TaskRecord, body: bytes | None) -> None:
+        """Writes down what an ended task looks like today, its links for instance; None when that could not be read.
+
+        No credit moves.
+        """
+        values = {} if body is None else {"body": body, "seen_at": func.now()}
+        async with self._database.autocommit() as connection:
+            await connection.execute(
+                tasks.update()
+                .where(tasks.c.id == record.id, tasks.c.ended_at.is_not(None))
+                .values(**values, **_READ_ENDS)
+            )
+
+    async def changed(self, seen: Mapping[str, str]) -> list[TaskRecord]:
+        """Those of these tasks whose status is not the one given."""
+        values = {"ids": list(seen), "statuses": list(seen.values())}
+        async with self._database.autocommit() as connection:
+            ids = (await connection.execute(_CHANGED, values)).scalars().all()
+            if not ids:
+                return []
+            rows = (await connection.execute(_TASK.where(tasks.c.id.in_(ids)))).all()
+        return [record_of(row) for row in rows]
 
     async def note_failure(self, record: TaskRecord, next_read: float) -> None:
         """Writes down that a read showed nothing; the last known state stays."""
@@ -119,42 +179,12 @@ class Registry:
                 tasks.update()
                 .where(tasks.c.id == record.id, tasks.c.ended_at.is_(None))
                 .values(
-                    read_at=func.now(),
                     next_read_at=_in(next_read),
                     leased_until=None,
                     failed_reads=tasks.c.failed_reads + 1,
+                    **_READ_ENDS,
                 )
             )
-
-    async def claim(self, room: Mapping[str, int], lease: float) -> list[TaskRecord]:
-        """Due tasks, at most `room` of each account, the longest unread first, for `lease` seconds.
-
-        A task whose hold has ended without it is nobody's business any more: it is put off for good.
-        """
-        values = {"accounts": list(room), "rooms": list(room.values()), "lease": timedelta(seconds=lease)}
-        async with self._database.autocommit() as connection:
-            rows = (await connection.execute(_CLAIM, values)).all()
-        return [_record(row) for row in rows if row.hold_open]
-
-    async def give_back(self, task_ids: Sequence[str]) -> None:
-        """Ends the leases of tasks that were claimed and not read."""
-        async with self._database.autocommit() as connection:
-            await connection.execute(tasks.update().where(tasks.c.id.in_(task_ids)).values(leased_until=None))
-
-    async def backlog(self) -> list[Backlog]:
-        """Every account with open tasks."""
-        async with self._database.autocommit() as connection:
-            rows = (await connection.execute(_BACKLOG)).all()
-        return [
-            Backlog(
-                account=row.account,
-                open=row.open,
-                due=row.due,
-                late=float(row.late or 0),
-                unread=float(row.unread or 0),
-            )
-            for row in rows
-        ]
 
 
 def _in(seconds: float) -> ColumnElement[Any]:
@@ -164,6 +194,10 @@ def _in(seconds: float) -> ColumnElement[Any]:
 def _ago(column: Any) -> ColumnElement[Any]:
     return func.extract("epoch", func.now() - column)
 
+
+# While a task is being read, its state is that of the read before.
+_READS = tasks.c.reads - cast(func.coalesce(tasks.c.reading_until > func.now(), False), Integer)
+_READ_ENDS: dict[str, Any] = {"read_at": func.clock_timestamp(), "reading_until": None}
 
 _TASK = (
     select(
@@ -178,6 +212,8 @@ _TASK = (
         tasks.c.failed_reads,
         _ago(tasks.c.created_at).label("age"),
         _ago(tasks.c.read_at).label("read_ago"),
+        _ago(tasks.c.seen_at).label("seen_ago"),
+        _READS.label("reads"),
         upstream_keys.c.account,
         holds.c.quote,
     )
@@ -185,50 +221,19 @@ _TASK = (
     .join(holds, holds.c.id == tasks.c.hold_id)
 )
 
-# Least recently read first: then no task waits longer than its own interval while there are reads for all of them.
-_CLAIM = text("""
-WITH due AS (
-    SELECT found.id FROM unnest(CAST(:accounts AS text[]), CAST(:rooms AS integer[])) AS wanted(account, room)
-    CROSS JOIN LATERAL (
-        SELECT t.id FROM tasks t JOIN upstream_keys k ON k.id = t.upstream_key_id
-        WHERE t.ended_at IS NULL AND t.next_read_at <= now() AND coalesce(t.leased_until <= now(), true)
-          AND k.account = wanted.account
-        ORDER BY coalesce(t.read_at, t.created_at)
-        LIMIT wanted.room
-        FOR UPDATE OF t SKIP LOCKED
-    ) found
-), known AS (
-    SELECT due.id, k.account, h.quote, coalesce(h.state IN ('held', 'unknown'), false) AS hold_open
-    FROM due
-    JOIN tasks t ON t.id = due.id
-    JOIN upstream_keys k ON k.id = t.upstream_key_id
-    LEFT JOIN holds h ON h.id = t.hold_id
+_BEGIN_READ = text(
+    "SELECT verdict, number FROM gateway_begin_read(:task, :key, :again, :every, :busy, :slots, :span)"
 )
-UPDATE tasks t
-SET leased_until = CASE WHEN known.hold_open THEN now() + :lease END,
-    next_read_at = CASE WHEN known.hold_open THEN t.next_read_at ELSE now() + interval '1000 years' END
-FROM known
-WHERE t.id = known.id
-RETURNING t.id, t.team_id, t.hold_id, t.upstream_key_id, t.model, t.status, t.body, t.ended_at, t.failed_reads,
-          extract(epoch FROM now() - t.created_at) AS age, extract(epoch FROM now() - t.read_at) AS read_ago,
-          known.account, known.quote, known.hold_open
-""")
 
-_BACKLOG = text("""
-SELECT account, count(*) AS open, count(*) FILTER (WHERE is_due) AS due,
-       max(late) FILTER (WHERE is_due) AS late, max(unread) FILTER (WHERE is_due) AS unread
-FROM (
-    SELECT k.account, extract(epoch FROM now() - t.next_read_at) AS late,
-           extract(epoch FROM now() - coalesce(t.read_at, t.created_at)) AS unread,
-           t.next_read_at <= now() AND coalesce(t.leased_until <= now(), true) AS is_due
-    FROM tasks t JOIN upstream_keys k ON k.id = t.upstream_key_id
-    WHERE t.ended_at IS NULL AND t.next_read_at < now() + interval '1 year'
-) AS unfinished
-GROUP BY account
+_CHANGED = text("""
+SELECT t.id FROM tasks t
+JOIN unnest(CAST(:ids AS text[]), CAST(:statuses AS text[])) AS seen(id, status) ON seen.id = t.id
+WHERE t.status <> seen.status
 """)
 
 
-def _record(row: Any) -> TaskRecord:
+def record_of(row: Any) -> TaskRecord:
+    """The record in a row with the columns of `_TASK`."""
     return TaskRecord(
         id=row.id,
         team_id=row.team_id,
@@ -243,4 +248,6 @@ def _record(row: Any) -> TaskRecord:
         age=float(row.age),
         read_ago=None if row.read_ago is None else float(row.read_ago),
         failed_reads=row.failed_reads,
+        seen_ago=float(row.seen_ago),
+        reads=row.reads,
     )

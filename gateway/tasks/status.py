@@ -14,6 +14,7 @@ from gateway.credits.amount import MICRO, from_decimal
 from gateway.credits.terms import Conclusion
 from gateway.upstream.answers import OddCost, Submitted, TaskState
 
+FIRST = "submitted"
 ENDED = frozenset({"completed", "failed"})
 # More than this many times the quote is taken for a mistake of the answer, not for a price.
 ABSURD = 1000
@@ -23,11 +24,16 @@ def has_ended(status: str) -> bool:
     return status in ENDED
 
 
+def goes_back(before: str, now: str) -> bool:
+    """Whether Pixapi's word is one that a task has already left behind: the word before is kept then."""
+    return now == FIRST and before != FIRST
+
+
 def first_state(submitted: Submitted) -> bytes:
     """The submit answer in task shape: what a poll shows until Pixapi has been read."""
     state: dict[str, Any] = {
         "id": submitted.id,
-        "status": "submitted",
+        "status": FIRST,
         "model": submitted.model,
         "progress": submitted.progress if submitted.progress is not None else 0,
         "created": submitted.created_at,

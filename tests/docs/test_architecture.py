@@ -6,7 +6,8 @@ import re
 import tomllib
 
 from gateway import runtime
-from gateway.tasks import reconciler
+from gateway.limits import limits
+from gateway.tasks import reconciler, watch
 from tests.docs.pages import ROOT, blocks, page, spans, table
 
 GATEWAY = ROOT / "gateway"
@@ -41,6 +42,9 @@ def test_background_work_has_the_intervals_of_the_source() -> None:
     assert listed == [
         *(f"{every:g} s" for every in seconds),
         f"≤ {reconciler.IDLE:g} s",
+        f"{watch.LOOK_SECONDS:g} s",
+        f"{limits.RENEW_SECONDS:g} s",
+        "always",
         f"{runtime.AGING_SECONDS:g} s",
         f"{runtime.PARTITIONS_SECONDS / 3600:g} h, and at start",
     ]

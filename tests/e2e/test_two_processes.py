@@ -16,7 +16,7 @@ from tests.e2e.harness import Gateway, eventually
 from tests.e2e.pictures import fetch, png_size
 
 MODEL = "gemini-2.5-flash-image"
-REVOKED_WITHIN = 11.0  # ten seconds by contract, and one for the polls of this test
+REVOKED_WITHIN = 1.5  # one second by contract, and a half for the polls of this test
 POOL_WITHIN = 5.0
 
 _numbers = itertools.count(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.admin.api.route import Topic
 from gateway.cache.events import Event, Events
 
 
@@ -36,3 +37,24 @@ class FakeEvents(Events):
     def gap(self) -> None:
         for missed in self._missed:
             missed()
+
+
+class LinkedEvents(FakeEvents):
+    """What is published is heard at once by every one of the `peers`, the sender among them, as Redis does it."""
+
+    def __init__(self, peers: list[LinkedEvents] | None = None) -> None:
+        super().__init__()
+        self.peers = [] if peers is None else peers
+        self.peers.append(self)
+
+    def publish(self, topic: str, ident: str) -> None:
+        super().publish(topic, ident)
+        for peer in self.peers:
+            peer.hear(Event(topic, ident, 0.0))
+
+
+class NobodyListens:
+    """`Changed` for a process without caches."""
+
+    async def announce(self, topic: Topic, ident: str) -> None:
+        return

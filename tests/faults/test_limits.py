@@ -114,7 +114,7 @@ async def test_flushed_under_load_a_bound_on_calls_is_never_exceeded_for_long(
 ) -> None:
     """What a flush forgets, the next renewal restores; nothing fails meanwhile."""
     wanted = limit(team, 100_000, 10)
-    async with cache_client(f"redis://127.0.0.1:{proxy.port}") as cache:
+    async with cache_client(f"redis://127.0.0.1:{proxy.port}", timeout=2.0) as cache:
         limits, stop = Limits(cache, SystemClock(), Metrics()), time.monotonic() + 0.6
 
         async def load() -> int:

@@ -61,7 +61,7 @@ async def test_slow_redis_costs_five_callers_their_time_out_and_nobody_after_the
         await client.run("PING")
         proxy.delay = 5.0
         times = [await waited(client, "GET", "pxg:a") for _ in range(8)]
-        assert all(0.14 < seconds < 0.3 for seconds in times[:5]), times
+        assert all(0.14 < seconds < 0.15 + 2 * AT_ONCE for seconds in times[:5]), times
         assert all(seconds < AT_ONCE for seconds in times[5:]), times
         assert failures(metrics, "timeout") == 5
         assert is_left_alone(metrics)
@@ -76,7 +76,7 @@ async def test_of_many_at_once_nobody_waits_longer_than_the_time_out(proxy: Faul
         await client.run("PING")
         proxy.delay = 5.0
         times = await asyncio.gather(*(waited(client, "GET", n) for n in range(200)))
-        assert max(times) < 0.3
+        assert max(times) < 0.15 + 3 * AT_ONCE
         assert await waited(client, "PING") < AT_ONCE
 
 
@@ -135,7 +135,7 @@ async def test_a_connection_that_is_never_made_is_given_up(proxy: FaultProxy, pa
     async with cache_client(url, metrics=metrics) as client:
         times = [await waited(client, "PING") for _ in range(6)]
         limit = 0.1 if password else 0.15  # a login is a part of connecting
-        assert all(limit - 0.01 < seconds < limit + AT_ONCE for seconds in times[:5]), times
+        assert all(limit - 0.01 < seconds < limit + 2 * AT_ONCE for seconds in times[:5]), times
         assert times[5] < AT_ONCE
     assert failures(metrics, "connect" if password else "timeout") == 5
 
@@ -188,7 +188,7 @@ async def test_cut_again_and_again_is_a_failure_each_but_no_outage(proxy: FaultP
             calls = [asyncio.create_task(waited(client, "PING")) for _ in range(20)]
             await asyncio.sleep(0.01)
             proxy.cut()
-            assert max(await asyncio.gather(*calls)) < 0.1
+            assert max(await asyncio.gather(*calls)) < AT_ONCE + 0.05
             proxy.delay = 0.0
     assert failures(metrics, "lost") == 10
     assert not is_left_alone(metrics)
@@ -209,7 +209,8 @@ async def test_a_loop_that_stood_still_is_not_taken_for_a_slow_redis(proxy: Faul
     async with cache_client(address(proxy), metrics=metrics) as client:
         await client.run("PING")
         call = asyncio.create_task(client.run("PING"))
-        await asyncio.sleep(0.001)
+        for _ in range(3):  # it is written, and the proxy, which stands still too, has not passed it on
+            await asyncio.sleep(0)
         time.sleep(0.3)
         assert await call == b"PONG"
     assert failures(metrics, "timeout") == 0
@@ -311,7 +312,10 @@ async def test_full_memory_refuses_without_being_an_outage() -> None:
 
 
 async def test_flushed_under_load_scripts_go_on(proxy: FaultProxy, valkey: OwnValkey) -> None:
-    async with cache_client(address(proxy)) as client, cache_client(valkey.url) as admin:
+    async with (
+        cache_client(address(proxy), timeout=2.0) as client,
+        cache_client(valkey.url, timeout=2.0) as admin,
+    ):
         stop = time.monotonic() + 0.5
 
         async def load(number: int) -> int:

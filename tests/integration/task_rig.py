@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,12 +26,17 @@ from gateway.pool.dispatch import Dispatcher
 from gateway.pool.pool import Pool
 from gateway.pool.vault import Vault
 from gateway.spool import SpoolBudget
+from gateway.tasks.due import DueTasks
+from gateway.tasks.entries import TaskEntries
 from gateway.tasks.reader import TaskReader
 from gateway.tasks.reconciler import Reconciler
-from gateway.tasks.registry import Registry
+from gateway.tasks.registry import ReadRules, Registry
 from gateway.tasks.schedule import Pace
+from gateway.tasks.watch import Watch
 from gateway.telemetry import Metrics
 from gateway.upstream.client import Call, Reply, UpstreamClient
+from tests.fakes.cache import GoneCache
+from tests.fakes.events import LinkedEvents
 
 TEAM, KEY = UUID(int=1), "0123456789"
 QUOTE = 8 * MICRO
@@ -71,11 +77,14 @@ class Process:
     """What one gateway process has of this, with its own pool and memory."""
 
     registry: Registry
+    due: DueTasks
     reader: TaskReader
+    watch: Watch
     reconciler: Reconciler
     metrics: Metrics
 
     async def close(self) -> None:
+        self.watch.close()
         await self.reconciler.close()
         await self.reader.close()
 
@@ -88,6 +97,7 @@ class Rig:
     vault: Vault
     pixapi: Pixapi = field(default_factory=lambda: Pixapi(done))
     processes: list[Process] = field(default_factory=list)
+    events: list[LinkedEvents] = field(default_factory=list)
 
     async def run(self, statement: str, **values: Any) -> list[Any]:
         async with self.database.autocommit() as connection:
@@ -139,16 +149,28 @@ class Rig:
         (row,) = await self.run(query, id=task)
         return row
 
-    async def process(self, reads_per_second: float = 1000, lease: float = 20.0) -> Process:
+    async def process(self, reads_per_second: float = 100, lease: float = 20.0) -> Process:
         """One more gateway process that has read its pool."""
         clock, metrics, pace = SystemClock(), Metrics(), Pace()
         pool = Pool(self.database, self.vault, clock, reads_per_second=reads_per_second)
         await pool.refresh()
-        registry = Registry(self.database)
+        rules = ReadRules(slots=math.ceil(reads_per_second), span=1.0)
+        registry, due = Registry(self.database, rules), DueTasks(self.database)
         dispatcher = Dispatcher(pool, self.pixapi, clock)
-        reader = TaskReader(registry, self.ledger, dispatcher, clock, pace=pace, metrics=metrics)
-        reconciler = Reconciler(
+        entries, events = TaskEntries(GoneCache(), clock), LinkedEvents(self.events)
+        watch = Watch(registry, due, entries, events, clock, lambda: sum(pool.read_room().values()))
+        reader = TaskReader(
             registry,
+            self.ledger,
+            dispatcher,
+            clock,
+            entries=entries,
+            watch=watch,
+            pace=pace,
+            metrics=metrics,
+        )
+        reconciler = Reconciler(
+            due,
             reader,
             pool,
             pace,
@@ -157,7 +179,7 @@ class Rig:
             reads_per_second=reads_per_second,
             lease=lease,
         )
-        made = Process(registry, reader, reconciler, metrics)
+        made = Process(registry, due, reader, watch, reconciler, metrics)
         self.processes.append(made)
         return made
 

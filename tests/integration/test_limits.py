@@ -170,7 +170,9 @@ async def test_a_thousand_calls_are_renewed_in_a_few_script_calls(cache: CacheCl
 
 async def test_a_caller_that_left_while_it_was_asked_keeps_no_slot(cache: CacheClient, team: str) -> None:
     limits, limit = process(cache), bounds(team, key=Bound(None, 1))
-    for turns in range(4):
+    (await taken(limits, limit)).release()
+    await until_leases(cache, team, 0)
+    for turns in range(5):  # before it asks, before the write, and after it
         call = asyncio.create_task(limits.take(limit, Lane.PAID))
         for _ in range(turns):
             await asyncio.sleep(0)

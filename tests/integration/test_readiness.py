@@ -22,7 +22,7 @@ async def state_of(database_url: str, redis_url: str) -> dict[str, str]:
         return await built.checks()
     finally:
         await built.database.close()
-        await built.redis.aclose()
+        await built.cache.close()
 
 
 async def test_a_migrated_database_is_ok(database_url: str, redis_url: str) -> None:

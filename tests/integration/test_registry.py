@@ -69,14 +69,14 @@ async def test_a_removed_upstream_key_hides_no_task(
         await upstream_keys.remove(connection, ACTOR, str(team.upstream_key_id), force=True)
     found = await registry.find(team.team_id, record.id)
     assert found is not None
-    assert replace(found, age=record.age) == record
+    assert replace(found, age=record.age, seen_ago=record.seen_ago) == record
 
 
 async def test_a_running_state_is_kept_and_changes_no_credit(
     database: FlakyDatabase, registry: Registry, team: Caller
 ) -> None:
     record = await accepted(database, team)
-    assert await registry.store(record, RUNNING) == Stored(b"running", True)
+    assert await registry.store(record, RUNNING) == Stored("processing", b"running", False, True)
     row = await task_row(database, record.id)
     assert (row.status, row.body, row.ended_at) == ("processing", b"running", None)
     assert row.read_at is not None
@@ -87,7 +87,7 @@ async def test_the_end_of_a_task_ends_its_hold(
     database: FlakyDatabase, registry: Registry, team: Caller
 ) -> None:
     record = await accepted(database, team)
-    assert await registry.store(record, ended()) == Stored(b"done", True)
+    assert await registry.store(record, ended()) == Stored("completed", b"done", True, True)
     row, hold = await task_row(database, record.id), await hold_row(database, record.hold_id)
     assert (row.status, row.credits_cost, row.ended_at is None) == ("completed", 1_500_000, False)
     assert (hold.state, hold.settled) == ("settled", 1_500_000)
@@ -104,7 +104,7 @@ async def test_an_ended_task_never_changes_again(
     before = await task_row(database, record.id), await hold_row(database, record.hold_id)
     failed = Seen(status="failed", body=b"failed", next_read=0, conclusion=Conclusion(state="released"))
     for seen in (failed, RUNNING):
-        assert await registry.store(record, seen) == Stored(b"done", False)
+        assert await registry.store(record, seen) == Stored("completed", b"done", True, False)
     await registry.note_failure(record, 5)
     assert (await task_row(database, record.id), await hold_row(database, record.hold_id)) == before
 
@@ -128,6 +128,6 @@ async def test_a_hold_an_admin_has_resolved_stays_resolved(
 ) -> None:
     record = await accepted(database, team)
     await Ledger(database).end(record.hold_id, Conclusion(state="released", reason="by an admin"))
-    assert await registry.store(record, ended()) == Stored(b"done", True)
+    assert await registry.store(record, ended()) == Stored("completed", b"done", True, True)
     assert (await task_row(database, record.id)).status == "completed"
     assert (await hold_row(database, record.hold_id)).state == "released"

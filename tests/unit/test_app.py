@@ -16,6 +16,7 @@ from gateway.app import build_app, routes
 from gateway.endpoints.generations import Generations
 from gateway.middleware.authentication import AuthenticationMiddleware
 from gateway.middleware.credit_quota import CreditQuotaMiddleware
+from gateway.middleware.rate_limits import RateLimitsMiddleware
 from gateway.middleware.request_body import RequestBodyMiddleware
 from gateway.proxy.generation import Operation
 from gateway.runtime import Runtime, build
@@ -106,6 +107,7 @@ def test_the_chain_of_a_paid_route_is_in_order(runtime: Runtime, operation: Oper
     assert [type(one) for one in chain(route)] == [
         AuthenticationMiddleware,
         RequestBodyMiddleware,
+        RateLimitsMiddleware,
         CreditQuotaMiddleware,
         Generations,
     ]

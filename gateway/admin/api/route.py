@@ -28,13 +28,6 @@ class Changed(Protocol):
         """`ident` is the team's id, the key's public id or the upstream key's id. Must neither raise nor take long."""
 
 
-class NobodyListens:
-    """`Changed` for a process without caches, such as the command line."""
-
-    async def announce(self, topic: Topic, ident: str) -> None:
-        return
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminApi:
     """The collaborators of every handler."""

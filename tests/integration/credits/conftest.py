@@ -16,7 +16,7 @@ from gateway.access.team_keys import NewKey
 from gateway.access.teams import NewTeam
 from gateway.admin.api import teams as team_rows
 from gateway.admin.api.requests import Nothing, PatchTeam
-from gateway.admin.api.route import AdminApi, AdminCall, NobodyListens
+from gateway.admin.api.route import AdminApi, AdminCall
 from gateway.clock import SystemClock
 from gateway.credits import quotas, standing
 from gateway.credits.amount import MICRO
@@ -27,6 +27,7 @@ from gateway.credits.terms import Conclusion, NewTask, Order
 from gateway.credits.verify import Proof, verify
 from gateway.db.engine import Database
 from gateway.pool.vault import Vault
+from tests.fakes.events import NobodyListens
 
 PEPPERS = Peppers(["pepper-of-the-ledger-tests-0123456789"])
 VAULT = Vault(["master-key-of-the-ledger-tests-0123456789"])

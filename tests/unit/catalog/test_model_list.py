@@ -7,12 +7,14 @@ import asyncio
 import msgspec
 import pytest
 
+from gateway.catalog.model_entries import ModelEntries
 from gateway.catalog.model_list import LARGEST_BODY, RETRY_SECONDS, ModelList, read_list
 from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatcher
 from gateway.pool.pool import Pool
 from gateway.upstream.client import Call, NotSentError
 from gateway.upstream.outcomes import Outcome, Verdict
+from tests.fakes.cache import GoneCache
 from tests.fakes.clock import FakeClock
 from tests.fakes.key_table import KeyTable, pool_of
 from tests.fakes.upstream import Answer, FakeUpstream, Reaction, is_closed
@@ -33,7 +35,14 @@ class Rig:
         self.clock = clock
         self.answers = answers
         self.upstream = FakeUpstream(self._react)
-        self.models = ModelList(pool, Dispatcher(pool, self.upstream, clock), clock, FRESH, STALE)
+        self.models = ModelList(
+            pool,
+            Dispatcher(pool, self.upstream, clock),
+            ModelEntries(GoneCache()),
+            clock,
+            fresh=FRESH,
+            stale=STALE,
+        )
 
     @classmethod
     async def of(cls, **answers: Reaction) -> Rig:
@@ -96,7 +105,7 @@ async def test_all_who_wait_share_one_read_that_nobody_s_leaving_breaks() -> Non
     rig.upstream.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await waiting[0]
-    assert await asyncio.gather(*waiting[1:]) == [(["veo"], "miss")] * 9
+    assert await asyncio.gather(*waiting[1:]) == [(["veo"], "coalesced")] * 9
     assert len(rig.upstream.calls) == 1
 
 

@@ -12,6 +12,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import errors
+from gateway.catalog.model_entries import ModelEntries
 from gateway.catalog.model_list import ModelList
 from gateway.catalog.price_file import PriceFile
 from gateway.credits.ledger import Ledger
@@ -23,6 +24,7 @@ from gateway.proxy.exchange import Exchange, RequestBody
 from gateway.proxy.generation import Generation, Operation
 from gateway.proxy.paid_calls import PaidCalls
 from tests.fakes.asgi import call, http, ok, with_exchange
+from tests.fakes.cache import GoneCache
 from tests.fakes.clock import FakeClock
 from tests.fakes.key_table import KeyTable, pool_of
 from tests.fakes.principals import TEAM_ID, principal
@@ -68,7 +70,7 @@ class Rig:
         listing = msgspec.json.encode({"data": [{"id": model} for model in LISTED]})
         pool = await pool_of(table, clock)
         upstream = FakeUpstream(lambda _: Answer(200, listing))
-        models = ModelList(pool, Dispatcher(pool, upstream, clock), clock)
+        models = ModelList(pool, Dispatcher(pool, upstream, clock), ModelEntries(GoneCache()), clock)
         await models.warm()
         return cls(models, default_hold, limit)
 

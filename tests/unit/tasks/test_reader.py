@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Literal
 from uuid import UUID
 
 import pytest
@@ -12,13 +13,18 @@ from gateway.credits.amount import MICRO
 from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatcher
 from gateway.pool.pool import Pool
-from gateway.tasks.reader import Reading, TaskReader
-from gateway.tasks.registry import Seen, TaskRecord
+from gateway.tasks.entries import TaskEntries
+from gateway.tasks.reader import TaskReader
+from gateway.tasks.reading import Reading
+from gateway.tasks.registry import Begun, Seen, TaskRecord
+from gateway.tasks.watch import Watch
 from gateway.upstream.client import Call, NotSentError, SentUnknownError
+from tests.fakes.cache import GoneCache
 from tests.fakes.clock import FakeClock
+from tests.fakes.events import LinkedEvents
 from tests.fakes.key_table import KeyTable, pool_of
 from tests.fakes.principals import TEAM_ID
-from tests.fakes.registry import FakeLedger, FakeRegistry
+from tests.fakes.registry import FakeDueTasks, FakeLedger, FakeRegistry
 from tests.fakes.upstream import Answer, FakeUpstream, Reaction, is_closed
 
 OTHER_TEAM = UUID(int=99)
@@ -53,13 +59,18 @@ class Rig:
         self.registry = FakeRegistry(self.record)
         self.ledger = FakeLedger()
         dispatcher = Dispatcher(pool, self.upstream, clock)
-        self.reader = TaskReader(self.registry, self.ledger, dispatcher, clock, unfinished=2.0)
+        self.entries = TaskEntries(GoneCache(), clock)
+        self.events = LinkedEvents()
+        self.watch = Watch(self.registry, FakeDueTasks(), self.entries, self.events, clock, room=lambda: 5)
+        self.reader = TaskReader(
+            self.registry, self.ledger, dispatcher, clock, entries=self.entries, watch=self.watch
+        )
 
     def _react(self, call: Call) -> Reaction:
         return self.answer
 
-    async def read(self, task: str = "t", team: UUID = TEAM_ID) -> Reading:
-        return await self.reader.read(team, task, "req_1")
+    async def read(self, task: str = "t", team: UUID = TEAM_ID, *, renew: bool = False) -> Reading:
+        return await self.reader.read(team, task, "req_1", renew=renew)
 
     async def failure(self, task: str = "t", team: UUID = TEAM_ID) -> GatewayError:
         with pytest.raises(GatewayError) as caught:
@@ -92,7 +103,7 @@ async def test_a_running_task_is_read_through_its_own_key_and_kept_two_seconds(r
     rig.clock.forward(1.9)
     rig.answer = DONE
     second = await rig.read()
-    assert (second.body, second.cache, second.read_at) == (RUNNING.body, "hit", first.read_at)
+    assert (second.body, second.cache, second.seen_at) == (RUNNING.body, "hit", first.seen_at)
     rig.clock.forward(0.1)
     assert (await rig.read()).body == DONE.body
     assert rig.reads == 2
@@ -137,16 +148,33 @@ async def test_all_who_ask_at_once_share_one_read_and_may_leave(rig: Rig) -> Non
     assert rig.reads == 1
 
 
-async def test_one_who_was_still_looking_it_up_does_not_read_again(rig: Rig) -> None:
-    at_once, rig.registry.gate = rig.registry.gate, asyncio.Event()
-    slow_gate = rig.registry.gate
-    slow = asyncio.create_task(rig.read())
+async def test_who_comes_while_it_is_looked_up_asks_nobody(rig: Rig) -> None:
+    rig.registry.gate.clear()
+    asking = [asyncio.create_task(rig.read()) for _ in range(20)]
     await turns()
-    rig.registry.gate = at_once
-    assert (await rig.read()).cache == "miss"
-    slow_gate.set()
-    assert (await slow).cache == "hit"
-    assert rig.reads == 1
+    rig.registry.gate.set()
+    assert [found.cache for found in await asyncio.gather(*asking)] == ["miss", *["coalesced"] * 19]
+    assert (rig.registry.finds, rig.reads) == (1, 1)
+
+
+async def test_a_stranger_s_question_is_never_shared(rig: Rig) -> None:
+    rig.upstream.gate.clear()
+    owner = asyncio.create_task(rig.read())
+    await turns()
+    assert (await rig.failure(team=OTHER_TEAM)).reason == "task_not_found"
+    rig.upstream.gate.set()
+    assert (await owner).cache == "miss"
+
+
+async def test_a_read_of_the_reconciler_under_way_serves_polls(rig: Rig) -> None:
+    rig.upstream.gate.clear()
+    due = asyncio.create_task(rig.reader.read_due(rig.record, "req_1"))
+    await turns()
+    poll = asyncio.create_task(rig.read())
+    await turns()
+    rig.upstream.gate.set()
+    assert await due
+    assert ((await poll).cache, rig.reads) == ("coalesced", 1)
 
 
 @pytest.mark.parametrize(
@@ -228,12 +256,79 @@ async def test_without_postgres_a_kept_reading_serves_and_others_are_503(rig: Ri
     assert (await rig.failure()).status == 503
 
 
-async def test_readings_that_serve_nobody_are_dropped(rig: Rig) -> None:
-    for number in range(50):
-        task = f"t{number}"
-        rig.registry.records[task] = replace(rig.record, id=task)
-        rig.answer = state("processing", task=task)
-        await rig.read(task)
+@pytest.mark.parametrize("verdict", ["recent", "ended"])
+async def test_what_another_process_has_just_read_is_not_read_again(
+    rig: Rig, verdict: Literal["recent", "ended"]
+) -> None:
+    await rig.registry.store(rig.record, Seen(status="processing", body=RUNNING.body, next_read=0, number=1))
+    rig.registry.verdicts = [Begun(verdict)]
+    assert ((await rig.read()).body, rig.reads) == (RUNNING.body, 0)
+
+
+async def test_a_key_that_has_had_its_reads_is_not_used(rig: Rig) -> None:
+    rig.registry.verdicts = [Begun("full")]
+    found = await rig.read()
+    assert (found.body, found.cache, found.asked, rig.reads) == (FIRST, "stale", False, 0)
+
+
+async def test_what_another_process_reads_is_waited_for(rig: Rig) -> None:
+    rig.registry.verdicts = [Begun("busy")]
+    other = LinkedEvents(rig.events.peers)
+    asking = asyncio.create_task(rig.read())
+    await turns()
+    assert not asking.done()
+    await rig.registry.store(rig.record, Seen(status="processing", body=RUNNING.body, next_read=0, number=1))
+    other.publish("task", f"{TEAM_ID.hex}:t:0:1")
+    found = await asking
+    assert (found.body, found.cache, rig.reads) == (RUNNING.body, "coalesced", 0)
+
+
+async def test_who_waits_for_another_process_in_vain_reads_at_last(rig: Rig) -> None:
+    rig.registry.verdicts = [Begun("busy")]
+    asking = asyncio.create_task(rig.read())
+    while not asking.done():
         rig.clock.forward(1)
-    kept = vars(rig.reader)["_readings"]
-    assert len(kept) <= 3
+        await asyncio.sleep(0.05)
+    assert ((await asking).body, rig.reads) == (RUNNING.body, 1)
+
+
+async def test_the_reconciler_waits_for_nobody(rig: Rig) -> None:
+    rig.registry.verdicts = [Begun("busy")]
+    assert not await rig.reader.read_due(rig.record, "req_1")
+    assert rig.reads == 0
+
+
+async def test_no_status_goes_backwards(rig: Rig) -> None:
+    await rig.read()
+    rig.clock.forward(2)
+    rig.answer = state("submitted")
+    assert (await rig.read()).body == RUNNING.body
+
+
+async def test_an_ended_task_may_be_read_anew_and_costs_nothing_more(rig: Rig) -> None:
+    rig.answer = DONE
+    await rig.read()
+    rig.answer = Answer(200, b'{"id":"t","status":"completed","credits_cost":99,"url":"new"}')
+    anew = await rig.read(renew=True)
+    assert (anew.body, anew.cache, anew.ended) == (rig.answer.body, "miss", True)
+    assert (await rig.read()).body == rig.answer.body
+    assert (rig.reads, len(rig.registry.conclusions)) == (2, 1)
+
+
+@pytest.mark.parametrize("answer", [FAILED, RUNNING, Answer(500), Answer(404)], ids=str)
+async def test_an_end_is_final_whatever_a_later_read_says(rig: Rig, answer: Answer) -> None:
+    rig.answer = DONE
+    await rig.read()
+    rig.answer = answer
+    anew = await rig.read(renew=True)
+    assert (anew.body, anew.cache, anew.ended) == (DONE.body, "stale", True)
+    assert (await rig.read()).cache == "hit"
+    assert len(rig.registry.conclusions) == 1
+
+
+async def test_the_age_is_that_of_pixapi_s_word(rig: Rig) -> None:
+    seen_at = (await rig.read()).seen_at
+    rig.clock.forward(2)
+    rig.answer = Answer(500)
+    rig.registry.records["t"] = replace(rig.registry.records["t"], seen_ago=2.0)
+    assert (await rig.read()).seen_at == seen_at

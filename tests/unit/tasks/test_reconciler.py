@@ -16,6 +16,7 @@ from gateway import errors
 from gateway.clock import Clock
 from gateway.pool.pool import Pool, UpstreamKey
 from gateway.pool.read_budget import ReadBudget, Reserve
+from gateway.tasks.due import Backlog, DueTasks
 from gateway.tasks.reader import TaskReader
 from gateway.tasks.reconciler import (
     AFTER_TROUBLE,
@@ -26,7 +27,7 @@ from gateway.tasks.reconciler import (
     Reconciler,
     reserve_for,
 )
-from gateway.tasks.registry import Backlog, Registry, TaskRecord
+from gateway.tasks.registry import TaskRecord
 from gateway.tasks.schedule import LONGEST, SHORTEST, Pace, Progress, Usual, next_read
 from gateway.telemetry import Metrics
 from tests.fakes.clock import FakeClock
@@ -46,7 +47,7 @@ def record(task: str, account: str = "a") -> TaskRecord:
     )
 
 
-class FakeRegistry(Registry):
+class FakeDueTasks(DueTasks):
     """Due tasks in memory; a claim takes them out."""
 
     def __init__(self, *due: TaskRecord) -> None:
@@ -117,13 +118,13 @@ class FakePool(Pool):
 class Rig:
     def __init__(self, *due: TaskRecord, **room: int) -> None:
         self.clock = FakeClock()
-        self.registry = FakeRegistry(*due)
+        self.due = FakeDueTasks(*due)
         self.reader = FakeReader()
         self.pool = FakePool(self.clock, **room)
         self.pace = Pace()
         self.metrics = Metrics()
         self.reconciler = Reconciler(
-            self.registry, self.reader, self.pool, self.pace, metrics=self.metrics, clock=self.clock
+            self.due, self.reader, self.pool, self.pace, metrics=self.metrics, clock=self.clock
         )
 
     def gauge(self, name: str) -> float | None:
@@ -144,29 +145,29 @@ async def test_it_claims_what_there_is_room_for_and_comes_back_when_there_is_mor
     assert await rig.reconciler.once() == 0.1
     rig.pool.room, rig.pool.opens_in = {"a": 0}, 7.0
     assert await rig.reconciler.once() == TICK
-    assert rig.registry.rooms == [{"b": 2, "a": 5}, {"a": 2}]
+    assert rig.due.rooms == [{"b": 2, "a": 5}, {"a": 2}]
 
 
 async def test_reads_that_hang_or_fail_delay_no_other() -> None:
     rig = Rig(record("hang"), record("crash"), record("gone"), record("t1"), a=9)
     await rig.reconciler.once()
     await turns()
-    rig.registry.due.append(record("t2"))
+    rig.due.due.append(record("t2"))
     await rig.reconciler.once()
     await turns()
     assert rig.reader.read_tasks == ["t1", "t2"]
     await rig.reconciler.close()
-    assert rig.registry.given_back == ["hang"]
+    assert rig.due.given_back == ["hang"]
 
 
 async def test_no_more_reads_are_under_way_than_may_be_and_accounts_share_them() -> None:
     rig = Rig(*(record(f"hang{n}") for n in range(500)), record("hang-b", "b"), a=500, b=1)
     await rig.reconciler.once()
-    assert rig.registry.rooms == [{"b": 1, "a": MOST_READS - 1}]
+    assert rig.due.rooms == [{"b": 1, "a": MOST_READS - 1}]
     await rig.reconciler.once()
-    assert len(rig.registry.rooms) == 1
+    assert len(rig.due.rooms) == 1
     await rig.reconciler.close()
-    assert len(rig.registry.given_back) == MOST_READS
+    assert len(rig.due.given_back) == MOST_READS
 
 
 async def test_a_task_that_was_not_read_is_given_back() -> None:
@@ -174,19 +175,19 @@ async def test_a_task_that_was_not_read_is_given_back() -> None:
     rig.reader.was_read = False
     await rig.reconciler.once()
     await turns()
-    assert rig.registry.given_back == ["t1"]
+    assert rig.due.given_back == ["t1"]
 
 
 @pytest.mark.parametrize("failure", [errors.dependency_unavailable("down"), RuntimeError("a defect")])
 async def test_trouble_ends_no_loop(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(record("t1"), a=1)
-    rig.registry.failure = failure
+    rig.due.failure = failure
     pauses: list[float] = []
     sleep = asyncio.sleep
 
     async def slept(seconds: float) -> None:
         pauses.append(seconds)
-        rig.registry.failure = None
+        rig.due.failure = None
         await sleep(0)
 
     monkeypatch.setattr("gateway.tasks.reconciler.asyncio.sleep", slept)
@@ -199,7 +200,7 @@ async def test_trouble_ends_no_loop(failure: Exception, monkeypatch: pytest.Monk
 
 async def test_a_look_at_the_backlog_sets_pace_reserve_and_gauges() -> None:
     rig = Rig(a=1)
-    rig.registry.backlogs = [
+    rig.due.backlogs = [
         Backlog(account="a", open=250, due=3, late=4.0, unread=URGENT),
         Backlog(account="b", open=10, due=1, late=1.0, unread=3.0),
         Backlog(account="c", open=10, due=0, late=0.0, unread=0.0),
@@ -211,7 +212,7 @@ async def test_a_look_at_the_backlog_sets_pace_reserve_and_gauges() -> None:
     assert rig.gauge("gateway_reconciler_stretched") == 2
     assert rig.pace.next_read("veo", "a", 2) == 2 * SHORTEST
     assert rig.pace.next_read("veo", "b", 2) == SHORTEST
-    rig.registry.backlogs = []
+    rig.due.backlogs = []
     rig.clock.forward(2)
     await rig.reconciler.once()
     assert (rig.gauge("gateway_open_tasks"), rig.gauge("gateway_reconciler_stretched")) == (0, 1)
