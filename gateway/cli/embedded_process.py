@@ -54,14 +54,20 @@ class ServerProcess:
         while not answers():
             if self.poll() is not None:
                 raise self._failure(f"ended with exit code {self.poll()}")
-            if time.monotonic() > deadline:
-                raise self._failure("was not ready in time")
-            time.sleep(POLL_SECONDS)
+            self._wait_a_little(deadline)
 
     def wait_done(self, deadline: float) -> None:
-        """Wait for a command that ends by itself; errors as for `wait_ready`."""
-        self.wait_ready(lambda: self.poll() == 0, deadline)
+        """Wait for a command that ends by itself; errors as for `wait_ready`, and when it failed."""
+        while (code := self.poll()) is None:
+            self._wait_a_little(deadline)
+        if code != 0:
+            raise self._failure(f"ended with exit code {code}")
         self._process = None
+
+    def _wait_a_little(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise self._failure("was not ready in time")
+        time.sleep(POLL_SECONDS)
 
     @property
     def pid(self) -> int | None:
