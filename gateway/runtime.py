@@ -33,6 +33,9 @@ from gateway.db import migrate
 from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.db.partitions import ensure_partitions
 from gateway.limits.limits import RENEW_SECONDS, Limits
+from gateway.pool.caps import Caps
+from gateway.pool.checks import LOOK_SECONDS as CHECKS_SECONDS
+from gateway.pool.checks import Checks
 from gateway.pool.dispatch import SENDS, Dispatcher
 from gateway.pool.pool import Pool
 from gateway.pool.vault import Vault
@@ -73,6 +76,7 @@ class Runtime:
     spool: SpoolBudget
     client: UpstreamClient
     pool: Pool
+    key_checks: Checks
     dispatcher: Dispatcher
     models: ModelList
     prices: PriceFile
@@ -97,12 +101,14 @@ class Runtime:
             stack.push_async_callback(self.client.close)
             await self.pool.refresh()
             stack.push_async_callback(self.pool.close)
+            stack.push_async_callback(self.key_checks.close)
             stack.push_async_callback(self.models.close)
             stack.push_async_callback(self.ledger.close)
             stack.push_async_callback(self.reader.close)
             stack.push_async_callback(self.reconciler.close)
             loops = [
                 asyncio.create_task(every(POOL_REFRESH_SECONDS, self.pool.refresh)),
+                asyncio.create_task(every(CHECKS_SECONDS, self.key_checks.once)),
                 asyncio.create_task(every(MODELS_WARM_SECONDS, self.models.warm, at_once=True)),
                 asyncio.create_task(every(PRICES_SECONDS, self._reload_prices)),
                 asyncio.create_task(self.reconciler.run()),
@@ -148,6 +154,10 @@ class Runtime:
         self.metrics.waiting.set(self.watch.waiting)
         self.metrics.spool_bytes.set(self.spool.used)
         self.metrics.price_book_refused.set(self.prices.error is not None)
+        self.metrics.set_upstream_keys(
+            (key.label, key.state, {use.value: rests for use, rests in found.items()})
+            for key, found in self.pool.standing()
+        )
 
     async def _age_holds(self) -> None:
         aged = await self.aging.once()
@@ -194,10 +204,22 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
         pool_wait=upstream.pool_wait,
     )
     metrics = Metrics()
-    pool = Pool(database, vault, clock, reads_per_second=upstream.reads_per_second)
+    cache, events = _redis(settings, clock, metrics)
+    limits = Limits(cache, clock, metrics)
+
+    def key_changed(key: str) -> None:
+        events.publish("upstream-key", key)
+
+    pool = Pool(
+        database,
+        vault,
+        clock,
+        reads_per_second=upstream.reads_per_second,
+        caps=Caps(limits),
+        announce=key_changed,
+    )
     dispatcher = Dispatcher(pool, client, clock, upstream.read_timeout)
     ledger = Ledger(database)
-    cache, events = _redis(settings, clock, metrics)
     registry, due = Registry(database, _read_rules(settings)), DueTasks(database)
     entries = TaskEntries(
         cache, clock, unfinished=settings.cache.task_unfinished, finished=settings.cache.task_finished
@@ -224,10 +246,11 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
         database=database,
         cache=cache,
         events=events,
-        limits=Limits(cache, clock, metrics),
+        limits=limits,
         spool=spool,
         client=client,
         pool=pool,
+        key_checks=Checks(database, pool, dispatcher, clock, key_changed),
         dispatcher=dispatcher,
         models=ModelList(
             pool,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,6 +119,18 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        self.upstream_keys = Gauge(
+            "gateway_upstream_keys",
+            "Upstream keys, by their state.",
+            ("state",),
+            registry=self.registry,
+        )
+        self.upstream_key_rests = Gauge(
+            "gateway_upstream_key_rests",
+            "1 while an upstream key may not be used, by the label of the key.",
+            ("upstream_key", "use"),
+            registry=self.registry,
+        )
         self.cache_results = Counter(
             "gateway_cache_results",
             "Answers to task polls and model lists, by where they came from: hit, miss, coalesced or stale.",
@@ -199,3 +212,12 @@ class Metrics:
             registry=self.registry,
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
         )
+
+    def set_upstream_keys(self, keys: Iterable[tuple[str, str, Mapping[str, bool]]]) -> None:
+        """Shows the pool as it is: each key's label, its state, and whether it rests, by use."""
+        self.upstream_keys.clear()
+        self.upstream_key_rests.clear()
+        for label, state, rests in keys:
+            self.upstream_keys.labels(state).inc()
+            for use, resting in rests.items():
+                self.upstream_key_rests.labels(label, use).set(resting)

@@ -141,6 +141,9 @@ upstream_keys = Table(
     _moment("reads_rest_until"),
     Column("rest_reason", Text),
     Column("rest_count", Integer, nullable=False, server_default=text("0")),
+    _moment("next_check_at"),  # when Pixapi's model list is asked whether the key works
+    _moment("checking_until"),  # a process is asking it
+    _moment("trial_until"),  # a paid call tries whether the account has credits again
     _moment("removed_at"),
     _moment("created_at", now=True),
     CheckConstraint("weight BETWEEN 1 AND 1000", name="weight"),

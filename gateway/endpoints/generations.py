@@ -101,6 +101,7 @@ class Generations:
             request_id=exchange.request_id,
             timeout=self.submit_timeout if operation.asynchronous else self.sync_timeout,
             serves=serves,
+            model=hold.model.id,
         )
 
     async def _run(self, call: PaidCall, hold: Hold, body: RequestBody, operation: Operation) -> Finished:

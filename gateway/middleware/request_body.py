@@ -15,6 +15,10 @@ from gateway.proxy.multipart import FormLimits, FormReader, boundary_of
 from gateway.proxy.paid_calls import PaidCalls
 from gateway.spool import SpoolBudget, SpooledBody
 
+# After its first half minute a body comes at this rate on average, or its sender is holding a place.
+SLOW_AFTER_SECONDS = 30.0
+SLOWEST_RATE = 1024  # bytes a second
+
 
 class ClientLeftError(Exception):
     """The client went away before its request was complete; nobody is left to answer."""
@@ -93,7 +97,7 @@ class RequestBodyMiddleware:
         return generation.from_form(reader.finish(), self._operation)
 
     async def _chunks(self, receive: Receive) -> AsyncIterator[bytes]:
-        more = True
+        more, size, began = True, 0, asyncio.get_running_loop().time()
         while more:
             try:
                 async with asyncio.timeout(self._idle_timeout):
@@ -104,9 +108,20 @@ class RequestBodyMiddleware:
                 ) from None
             if message["type"] == "http.disconnect":
                 raise ClientLeftError
-            if chunk := message.get("body", b""):
-                yield chunk
+            chunk = message.get("body", b"")
             more = message.get("more_body", False)
+            size += len(chunk)
+            if more and trickles(size, asyncio.get_running_loop().time() - began):
+                raise errors.request_timeout(
+                    f"The request's body came at less than {SLOWEST_RATE} bytes a second; nothing was sent to Pixapi."
+                )
+            if chunk:
+                yield chunk
+
+
+def trickles(size: int, seconds: float) -> bool:
+    """Whether a body of which so much has come in so long comes too slowly to wait for."""
+    return seconds >= SLOW_AFTER_SECONDS and size < SLOWEST_RATE * seconds
 
 
 def _check_length(exchange: Exchange, limit: int, what: str) -> None:

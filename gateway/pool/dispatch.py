@@ -1,34 +1,41 @@
 """The one way to Pixapi: lease a key → send → classify → report → repeat only if it cannot cost twice.
 
 A paid call is sent again in two cases, once each and counted apart: when no byte of it left (any key), and when
-Pixapi definitely refused our key (another key). A call that may have been executed is never repeated.
+Pixapi definitely refused our key (another key). A call that may have been executed is never repeated. A read costs
+nothing and is sent a second time within the time of one, and within one in ten of all reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from gateway import errors
 from gateway.clock import Clock
 from gateway.errors import GatewayError
+from gateway.pool.health import Look
 from gateway.pool.pool import Lease, Pool, UpstreamKey, no_key
+from gateway.pool.retry_budget import RetryBudget
 from gateway.spool import SpooledBody
 from gateway.upstream import outcomes
 from gateway.upstream.client import Call, NotSentError, Reply, SentUnknownError, UpstreamClient
 from gateway.upstream.headers import toward_pixapi
-from gateway.upstream.outcomes import Outcome, Verdict
+from gateway.upstream.outcomes import Outcome, Trouble, Verdict
 
 REPEATS = 1  # of each kind
 SENDS = 1 + 2 * REPEATS
+READ_AGAIN_SECONDS = 1.0  # what a repeated read needs to have left
+LARGEST_LIST = 8 * 1024 * 1024
 REFUSED_RETRY_SECONDS = 5.0  # short: SDKs wait that long before their user hears what is wrong
 
 
 @dataclass(frozen=True, slots=True)
 class PaidCall:
-    """What the client wants sent; `serves` says which keys' accounts have its model; `timeout` in seconds."""
+    """What the client wants sent; `serves` says which keys' accounts have its model; `timeout` in seconds.
+
+    `model` tells apart a key that fails from a model that does."""
 
     path: str
     body: SpooledBody
@@ -37,6 +44,7 @@ class PaidCall:
     request_id: str
     timeout: float
     serves: Callable[[UpstreamKey], bool]
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ class Dispatcher:
         self._client = client
         self._clock = clock
         self._read_timeout = read_timeout
+        self._repeats = RetryBudget()
 
     async def pay(self, call: PaidCall) -> Dispatched:
         """Sends a paid call at most `SENDS` times, again only when the send before certainly was not executed."""
@@ -78,13 +87,15 @@ class Dispatcher:
         lost = 0
         while lost <= REPEATS and len(refused) <= REPEATS:
             try:
-                lease = self._lease_paid(call, refused, empty)
+                lease = await self._lease_paid(call, refused, empty)
             except GatewayError as error:
                 # After a refusal its own words say more, unless another key will be ready soon.
                 if result.error is None or (error.status == 429 and result.error.status != 429):
                     result.error = error
                 return result
-            outcome, reply = await self._attempt(lease, self._paid_request(call, lease.key), result)
+            outcome, reply = await self._attempt(
+                lease, self._paid_request(call, lease.key), result, call.model
+            )
             result.verdict, result.reply, result.error = outcome.verdict, reply, outcome.error
             result.key = lease.key
             if outcome.verdict.concerns_our_key:
@@ -98,35 +109,62 @@ class Dispatcher:
                 break
         return result
 
-    def _lease_paid(self, call: PaidCall, refused: Sequence[UUID], empty: Container[str]) -> Lease:
+    async def _lease_paid(self, call: PaidCall, refused: Sequence[UUID], empty: Container[str]) -> Lease:
         """A key not tried yet, rather of an account that has not just said that it is out of credits."""
         if empty:
             with suppress(GatewayError):
-                return self._pool.lease_paid(
+                return await self._pool.take_paid(
                     lambda key: call.serves(key) and key.account not in empty, without=refused
                 )
-        return self._pool.lease_paid(call.serves, without=refused)
+        return await self._pool.take_paid(call.serves, without=refused)
 
     async def read(
         self, path: str, account: str, request_id: str, preferred: UUID | None = None, *, sends: int = 1
     ) -> Reply:
         """A free GET through a key of this account; raises GatewayError when no complete 2xx came back.
 
-        With two `sends` it is repeated with another key when Pixapi refused this one.
+        With two `sends` it is repeated, rather with another key, when Pixapi refused this one, did not answer or
+        failed: in what is left of the time of one read, and within the budget of repeats.
         """
         failure: GatewayError | None = None
-        for _ in range(sends):
+        tried: list[UUID] = []
+        ends = self._clock.monotonic() + self._read_timeout
+        while len(tried) < sends:
             try:
-                lease = self._pool.lease_read(account, preferred)
+                lease = self._pool.lease_read(account, preferred, tried)
             except GatewayError as error:
                 raise failure or error from None
-            outcome, reply = await self._get(lease, path, request_id)
+            left = self._read_timeout if not tried else ends - self._clock.monotonic()
+            tried.append(lease.key.id)
+            outcome, reply = await self._get(lease, path, request_id, left)
             if reply is not None:
                 return reply
             failure = outcome.error or _refused(outcome)
-            if not outcome.verdict.concerns_our_key:
+            if len(tried) < sends and not self._may_repeat(outcome, ends - self._clock.monotonic()):
                 break
         raise failure or no_key()
+
+    def _may_repeat(self, outcome: Outcome, left: float) -> bool:
+        if outcome.verdict.concerns_our_key:
+            return left > 0
+        failed = outcome.trouble is not None or outcome.verdict in (Verdict.NOT_SENT, Verdict.UNKNOWN)
+        return failed and left >= READ_AGAIN_SECONDS and self._repeats.take()
+
+    async def look(self, key: UpstreamKey, request_id: str) -> Look:
+        """What the model list says of a key, whether it rests or not; nothing is reported to the pool."""
+        call = self._read_call(key, "/v1/models", request_id, self._read_timeout)
+        outcome, reply = await self._sent(call, key)
+        if reply is None:
+            if outcome.verdict is Verdict.KEY_REFUSED:
+                return Look.REFUSED
+            # Whose account is known to be empty is known.
+            return Look.ACCEPTED if outcome.verdict is Verdict.KEY_EXHAUSTED else Look.UNDECIDED
+        try:
+            large = reply.body.size > LARGEST_LIST
+            body = b"" if large else b"".join([chunk async for chunk in reply.body.chunks()])
+        finally:
+            reply.body.close()
+        return Look.ACCEPTED if outcomes.is_model_list(body) else Look.UNDECIDED
 
     def take_task_read(self, account: str, preferred: UUID, *, due: bool) -> Lease | None:
         """A lease for `read_with`, as `Pool.take_task_read` gives it."""
@@ -138,15 +176,21 @@ class Dispatcher:
 
     async def read_with(self, lease: Lease, path: str, request_id: str) -> Reply:
         """A free GET through a key that is leased already; raises as `read` does."""
-        outcome, reply = await self._get(lease, path, request_id)
+        outcome, reply = await self._get(lease, path, request_id, self._read_timeout)
         if reply is None:
             raise outcome.error or _refused(outcome)
         return reply
 
-    async def _get(self, lease: Lease, path: str, request_id: str) -> tuple[Outcome, Reply | None]:
-        headers = toward_pixapi(secret=lease.key.secret, request_id=request_id, accept=b"application/json")
-        call = Call("GET", path, headers, self._read_timeout)
+    async def _get(
+        self, lease: Lease, path: str, request_id: str, timeout: float
+    ) -> tuple[Outcome, Reply | None]:
+        self._repeats.made()
+        call = self._read_call(lease.key, path, request_id, timeout)
         return await self._attempt(lease, call, Dispatched(Verdict.NOT_SENT, None))
+
+    def _read_call(self, key: UpstreamKey, path: str, request_id: str, timeout: float) -> Call:
+        headers = toward_pixapi(secret=key.secret, request_id=request_id, accept=b"application/json")
+        return Call("GET", path, headers, timeout)
 
     def _paid_request(self, call: PaidCall, key: UpstreamKey) -> Call:
         headers = toward_pixapi(
@@ -158,39 +202,43 @@ class Dispatcher:
         )
         return Call("POST", call.path, headers, call.timeout, call.body)
 
-    async def _attempt(self, lease: Lease, call: Call, result: Dispatched) -> tuple[Outcome, Reply | None]:
+    async def _attempt(
+        self, lease: Lease, call: Call, result: Dispatched, model: str = ""
+    ) -> tuple[Outcome, Reply | None]:
         started = self._clock.monotonic()
-        status: int | None = None
-        reply: Reply | None = None
         try:
-            try:
-                reply = await self._client.send(call)
-                status = reply.status
-                outcome, reply = _judge(reply, lease.key.secret)
-            except NotSentError as error:
-                outcome = outcomes.not_sent(str(error))
-            except SentUnknownError as error:
-                outcome = outcomes.unknown(str(error), timed_out=error.timed_out)
-            except GatewayError as error:
-                # The answer could not be kept (spool full): Pixapi has executed all the same.
-                outcome = outcomes.unknown(f"Pixapi's answer could not be kept ({error.reason})")
-            self._pool.report(lease, outcome)
+            outcome, reply = await self._sent(call, lease.key)
+            self._pool.report(lease, outcome, model)
         finally:
             self._pool.release(lease)
         spent = round((self._clock.monotonic() - started) * 1000)
-        result.attempts.append(Attempt(lease.key.id, lease.key.label, outcome.verdict.value, status, spent))
+        result.attempts.append(
+            Attempt(lease.key.id, lease.key.label, outcome.verdict.value, outcome.status, spent)
+        )
         return outcome, reply
+
+    async def _sent(self, call: Call, key: UpstreamKey) -> tuple[Outcome, Reply | None]:
+        try:
+            return _judge(await self._client.send(call), key.secret)
+        except NotSentError as error:
+            return outcomes.not_sent(str(error)), None
+        except SentUnknownError as error:
+            return outcomes.unknown(str(error), Trouble.BARE, timed_out=error.timed_out), None
+        except GatewayError as error:
+            # The answer could not be kept (spool full): Pixapi has executed all the same.
+            return outcomes.unknown(f"Pixapi's answer could not be kept ({error.reason})"), None
 
 
 def _judge(reply: Reply, secret: str) -> tuple[Outcome, Reply | None]:
     """The outcome of a complete reply; the reply itself only when it is an answer to pass on."""
     if 200 <= reply.status < 300:
-        return Outcome(Verdict.ANSWERED), reply
+        return Outcome(Verdict.ANSWERED, status=reply.status), reply
     try:
         text = reply.body.read_small()
     finally:
         reply.body.close()
-    return outcomes.classify(reply.status, text, reply.retry_after, secret), None
+    outcome = outcomes.classify(reply.status, text, reply.retry_after, secret)
+    return replace(outcome, status=reply.status), None
 
 
 def _refused(outcome: Outcome) -> GatewayError:

@@ -1,62 +1,54 @@
 """The upstream keys of this process: which there are, which may be used, and how busy each is.
 
-`refresh` reads them from Postgres every few seconds, so what an admin changes and what another process learnt
-(a rest is written down) arrives here too. Secrets are opened once and kept in memory only.
+`refresh` reads them from Postgres every few seconds, and when another process or an admin says that one has changed, so
+what they know arrives here too. Secrets are opened once and kept in memory only.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
 from random import Random
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
-
-from gateway import errors
 from gateway.clock import Clock
 from gateway.db.engine import Database
-from gateway.db.tables import upstream_keys
-from gateway.pool.health import HEALTHY, Health, Use, after
+from gateway.errors import GatewayError
+from gateway.pool import rests
+from gateway.pool.caps import Caps
+from gateway.pool.health import (
+    FAILING,
+    NO_FAILURES,
+    Failures,
+    Health,
+    Use,
+    Word,
+    after,
+    counted,
+    is_relied_on,
+)
+from gateway.pool.key_ring import KeyRing, Lease, UpstreamKey
+from gateway.pool.notes import Notes
 from gateway.pool.read_budget import ReadBudgets, Reserve
-from gateway.pool.rests import Change, left
+from gateway.pool.refusals import all_full, all_rest, no_key
 from gateway.pool.selection import Candidate, choose
-from gateway.pool.vault import Vault, VaultError
+from gateway.pool.vault import Vault
 from gateway.upstream.outcomes import Outcome, Verdict
+
+__all__ = ["Lease", "Pool", "UpstreamKey", "no_key"]
 
 log = logging.getLogger("gateway.pool")
 
-LONGEST_RETRY_SECONDS = 10.0  # an SDK waits that long before its user hears what is wrong
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamKey:
-    """One pooled key. `secret` never leaves `pool/`, `upstream/` and the wire."""
-
-    id: UUID
-    label: str
-    account: str
-    secret: str = field(repr=False)
-    weight: int
-    max_in_flight: int | None
-    state: str
-
-
-@dataclass(slots=True)
-class Lease:
-    """One call's use of a key. Give it back with `Pool.report` or, when nothing came of it, `Pool.release`."""
-
-    key: UpstreamKey
-    use: Use
-    open: bool = True
+TRIAL_ELSEWHERE_SECONDS = 2.0  # how long nobody here asks again for a trial that another process has
 
 
 class Pool:
-    """Leases keys and learns from what became of the calls."""
+    """Leases keys and learns from what became of the calls.
+
+    `caps` holds the keys' caps over all processes, else each process does alone. `announce` is told the id of each key
+    whose health was written down.
+    """
 
     def __init__(
         self,
@@ -66,51 +58,76 @@ class Pool:
         random: Random | None = None,
         *,
         reads_per_second: float = 5.0,
+        caps: Caps | None = None,
+        announce: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._database = database
-        self._vault = vault
         self._clock = clock
         self._random = random or Random()  # noqa: S311 - balances load, guards nothing
-        self._keys: dict[UUID, UpstreamKey] = {}
-        self._sealed: dict[UUID, bytes] = {}
-        self._health: dict[UUID, Health] = {}
+        self._caps = caps
+        self._failures: dict[UUID, Failures] = {}
         self._busy: dict[tuple[UUID, Use], int] = {}
         self._budgets = ReadBudgets(reads_per_second)
-        self._writes: set[asyncio.Task[None]] = set()
-        self._unwritten: Counter[UUID] = Counter()  # our words on a key that are on their way to Postgres
-        self._written: dict[UUID, float] = {}  # when the last one was there
-        self._refreshing = asyncio.Lock()  # an older reading must not overwrite a newer one
+        self._notes = Notes(database, clock, announce)
+        self._ring = KeyRing(database, vault, clock, self._notes.newer_than)
 
     @property
     def keys(self) -> list[UpstreamKey]:
         """Every key that is not removed, also those that may not be used now."""
-        return list(self._keys.values())
+        return list(self._ring.keys.values())
 
     def accounts(self) -> set[str]:
         """The accounts that still have a key for new calls."""
-        return {key.account for key in self._keys.values() if key.state == "active"}
+        return {key.account for key in self._ring.keys.values() if key.state == "active"}
 
     def ready_accounts(self) -> set[str]:
         """The accounts with a key that could take a paid call now."""
-        active = (key for key in self._keys.values() if key.state == "active")
+        active = (key for key in self._ring.keys.values() if key.state == "active")
         awake = (key for key in active if not self._rests(key, Use.PAID))
         return {key.account for key in awake if not self._candidate(key, Use.PAID).full}
 
-    def lease_paid(self, serves: Callable[[UpstreamKey], bool], without: Iterable[UUID] = ()) -> Lease:
-        """A key for a new paid call among those that `serves` accepts.
+    async def take_paid(self, serves: Callable[[UpstreamKey], bool], without: Iterable[UUID] = ()) -> Lease:
+        """A key for a new paid call, as `lease_paid` chooses it, within its cap and its one trial over all processes.
+
+        Keys without a cap, of accounts that are not empty, are leased without asking anybody.
+        """
+        tried, full = set(without), set[UUID]()
+        while True:
+            lease = self.lease_paid(serves, tried, full)
+            try:
+                if lease.trial and not await self._take_trial(lease):
+                    continue  # by what is known now, the key rests
+                if await self._take_place(lease):
+                    return lease
+            except BaseException:
+                self.release(lease)
+                raise
+            full.add(lease.key.id)
+            self.release(lease)
+
+    def lease_paid(
+        self,
+        serves: Callable[[UpstreamKey], bool],
+        without: Iterable[UUID] = (),
+        full: Container[UUID] = (),
+    ) -> Lease:
+        """A key for a new paid call among those that `serves` accepts, by what this process knows.
 
         Raises GatewayError 429 when every usable key is cooling down after Pixapi's 429, else 503.
         """
         tried = set(without)
-        active = [key for key in self._keys.values() if key.state == "active" and serves(key)]
-        return self._lease([key for key in active if key.id not in tried], Use.PAID)
+        active = [key for key in self._ring.keys.values() if key.state == "active" and serves(key)]
+        return self._lease([key for key in active if key.id not in tried], Use.PAID, full)
 
-    def lease_read(self, account: str, preferred: UUID | None = None) -> Lease:
-        """A key that can read this account's tasks and models: the preferred one, else a sibling.
+    def lease_read(self, account: str, preferred: UUID | None = None, without: Container[UUID] = ()) -> Lease:
+        """A key that can read this account's tasks and models: the preferred one, else a sibling, rather none of
+        `without`.
 
         A disabled, refused or removed key reads nothing; a draining one still does. Raises like `lease_paid`.
         """
         able = self.readers(account)
+        others = [key for key in able if key.id not in without and not self._rests(key, Use.READ)]
+        able = others or able
         own = [key for key in able if key.id == preferred and not self._rests(key, Use.READ)]
         return self._lease(own or able, Use.READ)
 
@@ -118,7 +135,7 @@ class Pool:
         """The keys that can read this account's tasks, resting ones too."""
         return [
             key
-            for key in self._keys.values()
+            for key in self._ring.keys.values()
             if key.account == account and key.state in ("active", "draining")
         ]
 
@@ -151,157 +168,129 @@ class Pool:
         for key in self.readers(account):
             self._budgets.of(key.id).reserve(reserve, self._clock.monotonic())
 
-    def report(self, lease: Lease, outcome: Outcome) -> None:
-        """Gives the lease back and notes what the outcome says about the key."""
+    def report(self, lease: Lease, outcome: Outcome, model: str = "") -> None:
+        """Gives the lease back and notes what the outcome of a call for this model says about the key."""
+        key, now = lease.key, self._clock.monotonic()
+        word = Word(lease.use, outcome.verdict, lease.since, now, outcome.retry_after, lease.trial)
+        lease.trial = False
         self.release(lease)
-        before = self._health.get(lease.key.id, HEALTHY)
-        now = self._clock.monotonic()
-        health = after(before, lease.use, outcome, now)
-        if health is before:
-            return
-        self._health[lease.key.id] = health
-        if health.rests(lease.use, now):
-            log.warning(
-                "upstream key rests",
-                extra={"upstream_key": lease.key.label, "reason": health.reason, "use": lease.use.value},
-            )
-        self._write_down(Change(lease.key.id, before, health, now, outcome.verdict is Verdict.ANSWERED))
+        before = self._ring.health_of(key.id)
+        failures = counted(
+            self._failures.get(key.id, NO_FAILURES), before, word, outcome.trouble, model or key.label
+        )
+        failed = outcome.trouble is not None and word.use is Use.PAID
+        if failed and failures.too_many and not self._is_last(key, now):
+            word, failures = replace(word, broke=True), NO_FAILURES
+        self._failures[key.id] = failures
+        self._note(key, before, word)
 
     def release(self, lease: Lease) -> None:
         """Gives the lease back without a word about the key; a second time does nothing."""
-        if lease.open:
-            lease.open = False
-            self._busy[lease.key.id, lease.use] -= 1
+        if not lease.open:
+            return
+        lease.open = False
+        self._busy[lease.key.id, lease.use] -= 1
+        if lease.place is not None:
+            lease.place.release()
+        if lease.trial:
+            now = self._clock.monotonic()
+            word = Word(lease.use, Verdict.NOT_SENT, lease.since, now, trial=True)
+            self._note(lease.key, self._ring.health_of(lease.key.id), word)
+
+    def due_checks(self) -> list[UpstreamKey]:
+        """The keys whose check by the model list is due, by what this process knows."""
+        now = self._clock.monotonic()
+        due = {ident for ident, health in self._ring.health.items() if (health.check_at or now + 1) <= now}
+        due -= self._notes.newer_than(now)  # Postgres does not know yet
+        return [key for key in self._ring.keys.values() if key.id in due and key.state != "disabled"]
+
+    def standing(self) -> list[tuple[UpstreamKey, dict[Use, bool]]]:
+        """Every key, and from which use it rests."""
+        return [(key, {use: self._rests(key, use) for use in Use}) for key in self._ring.keys.values()]
 
     async def refresh(self) -> None:
-        """Reads keys, states and rests from Postgres."""
-        async with self._refreshing:
-            asked = self._clock.monotonic()
-            async with self._database.autocommit() as connection:
-                rows = (await connection.execute(_KEYS)).all()
-            self._take_over(rows, asked)
-
-    def _take_over(self, rows: Sequence[Any], asked: float) -> None:
-        now = self._clock.monotonic()
-        self._keys = {row.id: key for row in rows if (key := self._open(row)) is not None}
-        self._sealed = {row.id: row.secret for row in rows}
-        self._budgets.keep(self._keys)
-        # What this process noted after it asked is newer than what it was told.
-        told = {key for key, at in self._written.items() if at >= asked}
-        newer = {key: self._health[key] for key in told | set(+self._unwritten)}
-        self._health = {row.id: _health_of(row, now) for row in rows} | newer
+        """Reads keys, states and rests from Postgres; those who ask meanwhile share the next reading."""
+        await self._ring.refresh()
+        self._budgets.keep(self._ring.keys)
+        self._failures = {key: found for key, found in self._failures.items() if key in self._ring.keys}
 
     async def close(self) -> None:
         """Waits for rests that are being written down."""
-        if self._writes:
-            await asyncio.wait(self._writes, timeout=2)
+        await self._notes.close()
 
     def _awake_readers(self) -> list[UpstreamKey]:
-        able = (key for key in self._keys.values() if key.state in ("active", "draining"))
+        able = (key for key in self._ring.keys.values() if key.state in ("active", "draining"))
         return [key for key in able if not self._rests(key, Use.READ)]
 
-    def _lease(self, keys: list[UpstreamKey], use: Use) -> Lease:
+    def _lease(self, keys: list[UpstreamKey], use: Use, full: Container[UUID] = ()) -> Lease:
         if not keys:
             raise no_key()
-        awake = [key for key in keys if not self._rests(key, use)]
-        if not awake:
-            raise self._all_rest(keys, use)
-        chosen = choose([self._candidate(key, use) for key in awake], self._random)
-        if chosen is None:
-            raise errors.upstream_unavailable(
-                "Every upstream key is at its cap of calls in flight; nothing was sent. Try again shortly, or ask "
-                "the platform team for more keys.",
-                "upstream_keys_full",
-                retry_after=2,
-            )
-        self._busy[chosen.id, use] = self._busy.get((chosen.id, use), 0) + 1
-        return Lease(self._keys[chosen.id], use)
-
-    def _all_rest(self, keys: list[UpstreamKey], use: Use) -> errors.GatewayError:
         now = self._clock.monotonic()
-        resting = [self._health[key.id] for key in keys]
-        wait = max(1.0, min(health.until(use) for health in resting) - now)
-        throttled = [health for health in resting if health.reason == "throttled"]
-        if throttled:
-            wait = max(1.0, min(health.until(use) for health in throttled) - now)
-            return errors.rate_limited(
-                "Pixapi asked every usable upstream key to slow down; nothing was sent.",
-                "upstream_throttled",
-                wait,
+        awake = [key for key in keys if not self._rests(key, use)] or self._last_ones(keys, use, now)
+        if not awake:
+            raise all_rest([self._ring.health_of(key.id) for key in keys], use, now)
+        candidates = [self._candidate(key, use) for key in awake if key.id not in full]
+        chosen = choose(candidates, self._random)
+        if chosen is None:
+            raise all_full()
+        self._busy[chosen.id, use] = self._busy.get((chosen.id, use), 0) + 1
+        trial = use is Use.PAID and self._ring.health_of(chosen.id).half_open(now)
+        return Lease(self._ring.keys[chosen.id], use, now, trial)
+
+    def _last_ones(self, keys: list[UpstreamKey], use: Use, now: float) -> list[UpstreamKey]:
+        """Keys that merely fail, when all others are off: the last key stays in use, however it fails."""
+        health = [self._ring.health_of(key.id) for key in keys]
+        if use is Use.READ or any(is_relied_on(one, now) for one in health):
+            return []
+        return [key for key, one in zip(keys, health, strict=True) if one.reason == FAILING]
+
+    def _is_last(self, key: UpstreamKey, now: float) -> bool:
+        others = (one for one in self._ring.keys.values() if one.state == "active" and one.id != key.id)
+        return not any(is_relied_on(self._ring.health_of(one.id), now) for one in others)
+
+    async def _take_trial(self, lease: Lease) -> bool:
+        """Whether this call may be the one that tries the empty account; else its lease is given back."""
+        key = lease.key.id
+        # Nobody else here is to ask meanwhile.
+        self._try_until(key, self._clock.monotonic() + TRIAL_ELSEWHERE_SECONDS)
+        taken = False
+        try:
+            async with self._database.autocommit() as connection:
+                taken = await rests.take_trial(connection, key)
+        except GatewayError as error:
+            log.warning("an empty account is tried later", extra={"reason": error.reason})
+        if taken:
+            self._try_until(key, self._clock.monotonic() + rests.TRIAL_SECONDS)
+        else:
+            lease.trial = False
+            self.release(lease)
+        return taken
+
+    def _try_until(self, key: UUID, until: float) -> None:
+        self._ring.health[key] = replace(self._ring.health_of(key), trial_until=until)
+
+    async def _take_place(self, lease: Lease) -> bool:
+        cap = lease.key.max_in_flight
+        if cap is None or self._caps is None:
+            return True
+        lease.place = await self._caps.take(lease.key.id, cap)
+        return lease.place is not None
+
+    def _note(self, key: UpstreamKey, before: Health, word: Word) -> None:
+        health = after(before, word)
+        if health is before:
+            return
+        self._ring.health[key.id] = health
+        if health.rests(word.use, word.at) and not before.rests(word.use, word.at):
+            log.warning(
+                "upstream key rests",
+                extra={"upstream_key": key.label, "reason": health.reason, "use": word.use.value},
             )
-        return errors.upstream_unavailable(
-            "Every upstream key is refused by Pixapi or out of credits; nothing was sent. The platform team sees "
-            "why with 'pixapi-gateway upstream-keys list'.",
-            "upstream_keys_resting",
-            retry_after=min(wait, LONGEST_RETRY_SECONDS),
-        )
+        self._notes.add(key.id, word)
 
     def _rests(self, key: UpstreamKey, use: Use) -> bool:
-        return self._health.get(key.id, HEALTHY).rests(use, self._clock.monotonic())
+        return self._ring.health_of(key.id).rests(use, self._clock.monotonic())
 
     def _candidate(self, key: UpstreamKey, use: Use) -> Candidate:
         cap = key.max_in_flight if use is Use.PAID else None
         return Candidate(key.id, self._busy.get((key.id, use), 0), key.weight, cap)
-
-    def _open(self, row: Any) -> UpstreamKey | None:
-        known = self._keys.get(row.id)
-        if known is not None and self._sealed.get(row.id) == row.secret:
-            secret = known.secret
-        else:
-            try:
-                secret = self._vault.open(row.id, row.secret)
-            except VaultError as error:
-                log.error(
-                    "upstream key cannot be opened", extra={"upstream_key": row.label, "reason": str(error)}
-                )
-                return None
-        return UpstreamKey(row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state)
-
-    def _write_down(self, change: Change) -> None:
-        self._unwritten[change.key] += 1
-        task = asyncio.create_task(self._store(change))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-
-    async def _store(self, change: Change) -> None:
-        try:
-            async with self._database.autocommit() as connection:
-                statement = change.statement(self._clock.monotonic())
-                if statement is not None:
-                    await connection.execute(statement)
-        except errors.GatewayError:
-            log.warning("a rest was not written down", extra={"upstream_key": str(change.key)})
-        finally:
-            self._unwritten[change.key] -= 1
-            self._written[change.key] = self._clock.monotonic()
-
-
-def no_key() -> errors.GatewayError:
-    """503: the pool has nothing for this call."""
-    return errors.upstream_unavailable(
-        "No upstream key can serve this call; nothing was sent. The platform team adds one with "
-        "'pixapi-gateway upstream-keys add'.",
-        "no_upstream_key",
-        retry_after=10,
-    )
-
-
-def _health_of(row: Any, now: float) -> Health:
-    """What Postgres says of a key's rests; another process, or an admin's `enable`, may have changed them."""
-    return Health(
-        paid_until=now + float(row.paid_rest or 0),
-        reads_until=now + float(row.reads_rest or 0),
-        reason=row.rest_reason,
-        refusals=row.rest_count,
-    )
-
-
-_KEYS = (
-    select(
-        upstream_keys,
-        left(Use.PAID).label("paid_rest"),
-        left(Use.READ).label("reads_rest"),
-    )
-    .where(upstream_keys.c.removed_at.is_(None))
-    .order_by(upstream_keys.c.id)
-)

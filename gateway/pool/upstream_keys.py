@@ -19,14 +19,19 @@ from gateway.db.changes import described, listed
 from gateway.db.paging import Keyset, Page, PageOf
 from gateway.db.tables import NOW, tasks, upstream_keys
 from gateway.ids import uuid7
+from gateway.pool import rests
 from gateway.pool.vault import Vault
 
 KeyState = Literal["active", "draining", "disabled", "refused"]
 SECRET = re.compile(r"[!-~]{8,512}")  # printable ASCII without spaces
-_INSIDE = frozenset({"secret", "fingerprint", "rest_count", "removed_at"})
-_COLUMNS = [column for column in upstream_keys.c if column.name not in _INSIDE]
+_INSIDE = frozenset({"secret", "fingerprint", "rest_count", "checking_until", "trial_until", "removed_at"})
+# Of rests only what is in force: one that is over stays in the row until the next paid answer.
+_COLUMNS = [rests.SHOWN.get(column.name, column) for column in upstream_keys.c if column.name not in _INSIDE]
 _ORDER = Keyset("upstream_keys", upstream_keys.c.id)
-_RESTED: dict[str, object] = {"paid_rests_until": None, "reads_rest_until": None, "rest_reason": None}
+_RESTED: dict[str, object] = dict.fromkeys(
+    ("paid_rests_until", "reads_rest_until", "rest_reason", "next_check_at")
+)
+_INNER_RESTED: dict[str, object] = {"rest_count": 0, "checking_until": None, "trial_until": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +39,8 @@ class UpstreamKey:
     """A key of the pool as stored, without its secret. Keys of one `account` can read each other's tasks.
 
     `active` keys are used; `draining` ones only for reads of the tasks they submitted, `disabled` and `refused`
-    ones not at all. The two rests are set by the pool after refusals, for paid calls and reads apart.
+    ones not at all. The two rests are set by the pool after refusals, for paid calls and reads apart; with a
+    `next_check_at` the key goes on resting until Pixapi's model list accepts it.
     """
 
     id: UUID
@@ -49,6 +55,7 @@ class UpstreamKey:
     paid_rests_until: datetime | None
     reads_rest_until: datetime | None
     rest_reason: str | None
+    next_check_at: datetime | None
     created_at: datetime
 
 
@@ -192,7 +199,8 @@ async def _change(
 ) -> UpstreamKey:
     if not changed:
         return before
-    values = {**changed, "rest_count": 0} if action == "upstream-key.enable" else changed
+    # Also what is over, and so not shown.
+    values = {**changed, **_RESTED, **_INNER_RESTED} if action == "upstream-key.enable" else changed
     statement = upstream_keys.update().where(upstream_keys.c.id == before.id).values(**values)
     try:
         after = _key((await connection.execute(statement.returning(*_COLUMNS))).one())

@@ -68,13 +68,25 @@ class Verdict(Enum):
 _OUR_KEY = frozenset({Verdict.KEY_REFUSED, Verdict.KEY_EXHAUSTED, Verdict.THROTTLED})
 
 
+class Trouble(Enum):
+    """A failure of Pixapi's side, which says something about the key's way there when it goes on."""
+
+    BARE = "bare"  # a time-out, a lost connection, a 5xx without Pixapi's error body
+    WORDED = "worded"  # a 5xx with it
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A verdict with the error the client would get for it (None when answered) and Pixapi's retry-after in seconds."""
+    """A verdict with the error the client would get for it (None when answered) and Pixapi's retry-after in seconds.
+
+    `status` is the reply's, when there was one.
+    """
 
     verdict: Verdict
     error: GatewayError | None = None
     retry_after: float | None = None
+    trouble: Trouble | None = None
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +127,9 @@ def classify(status: int, body: bytes, retry_after: float | None, secret: str) -
     error = read_error(body)
     word = error.word if error is not None else None
     definite = 400 <= status < 500 or (status in (500, 503) and error is not None)
+    trouble = None if status < 500 else Trouble.BARE if error is None else Trouble.WORDED
     if not definite:
-        return unknown(f"Pixapi's side answered {status} without saying what became of the call")
+        return unknown(f"Pixapi's side answered {status} without saying what became of the call", trouble)
     if status == 402 or word == "insufficient_credits":
         return Outcome(Verdict.KEY_EXHAUSTED)
     if status == 429:
@@ -128,16 +141,26 @@ def classify(status: int, body: bytes, retry_after: float | None, secret: str) -
     if error is None:
         message = f"Something between the gateway and Pixapi refused the call with status {status}."
         return Outcome(Verdict.REJECTED, errors.upstream_error(message))
-    return Outcome(Verdict.REJECTED, _passed_on(status, error, secret))
+    return Outcome(Verdict.REJECTED, _passed_on(status, error, secret), trouble=trouble)
 
 
-def unknown(what: str, *, timed_out: bool = False) -> Outcome:
-    """Sent, outcome unknown; `what` says what was seen."""
+def unknown(what: str, trouble: Trouble | None = None, *, timed_out: bool = False) -> Outcome:
+    """Sent, outcome unknown; `what` says what was seen, `trouble` whether that was Pixapi's side's failure."""
     message = (
         f"{what}. It may have been executed and billed, so it is not repeated and its credits stay held; "
         "the platform team can resolve the hold by this request id."
     )
-    return Outcome(Verdict.UNKNOWN, errors.outcome_unknown(message, timed_out=timed_out))
+    error = errors.outcome_unknown(message, timed_out=timed_out)
+    return Outcome(Verdict.UNKNOWN, error, trouble=trouble)
+
+
+def is_model_list(body: bytes) -> bool:
+    """Whether a 2xx's body is a model list in Pixapi's shape, and not some page of a middle box."""
+    try:
+        document = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and isinstance(document.get("data"), list)
 
 
 def not_sent(what: str) -> Outcome:

@@ -7,6 +7,7 @@ import tomllib
 
 from gateway import runtime
 from gateway.limits import limits
+from gateway.pool import checks
 from gateway.tasks import reconciler, watch
 from tests.docs.pages import ROOT, blocks, page, spans, table
 
@@ -38,7 +39,12 @@ def test_the_picture_shows_the_layers_of_the_contract() -> None:
 
 def test_background_work_has_the_intervals_of_the_source() -> None:
     listed = [row[0] for row in table(page("docs/architecture.md"), "every")]
-    seconds = (runtime.POOL_REFRESH_SECONDS, runtime.PRICES_SECONDS, runtime.MODELS_WARM_SECONDS)
+    seconds = (
+        runtime.POOL_REFRESH_SECONDS,
+        runtime.PRICES_SECONDS,
+        runtime.MODELS_WARM_SECONDS,
+        checks.LOOK_SECONDS,
+    )
     assert listed == [
         *(f"{every:g} s" for every in seconds),
         f"≤ {reconciler.IDLE:g} s",

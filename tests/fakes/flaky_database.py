@@ -29,27 +29,27 @@ class FlakyDatabase(Database):
     gate: Gate | None = None
 
     def hold_up(self) -> Gate:
-        """The gate at which the next caller of `autocommit` waits."""
+        """The gate at which the next caller waits."""
         self.gate = Gate()
         return self.gate
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        self._ask()
+        await self._ask()
         async with super().transaction() as connection:
             yield connection
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
-        self._ask()
+        await self._ask()
+        async with super().autocommit() as connection:
+            yield connection
+
+    async def _ask(self) -> None:
+        self.asked += 1
+        if self.down:
+            raise errors.dependency_unavailable("down")
         if self.gate is not None:
             gate, self.gate = self.gate, None
             gate.reached.set()
             await gate.opened.wait()
-        async with super().autocommit() as connection:
-            yield connection
-
-    def _ask(self) -> None:
-        self.asked += 1
-        if self.down:
-            raise errors.dependency_unavailable("down")

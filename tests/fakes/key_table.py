@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Select
+from sqlalchemy import Select, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
@@ -20,10 +20,11 @@ from gateway.pool.pool import Pool
 from gateway.pool.vault import Vault
 
 VAULT = Vault(["master-key-of-the-pool-tests-0123456789"])
+NOW = 1_800_000_000.0  # the database's clock stands still
 
 
 class KeyTable(Database):
-    """Stands in for the database of a Pool; `down` makes every connection fail.
+    """Stands in for the database of a Pool; `down` makes every connection fail. What is written is noted, no more.
 
     Each of `gates` holds the answer to one reading up, made of what the rows were when it was asked.
     """
@@ -34,6 +35,7 @@ class KeyTable(Database):
         self.gates: list[asyncio.Event] = []
         self.slow: list[asyncio.Event] = []
         self.down = False
+        self.trials = True  # whether a trial is free to take
 
     def add(self, label: str, **fields: Any) -> UUID:
         """A new active key of an account of its own, with the secret `sk_<label>`; its id."""
@@ -43,10 +45,14 @@ class KeyTable(Database):
             "weight": 1,
             "max_in_flight": None,
             "state": "active",
-            "paid_rest": None,
-            "reads_rest": None,
+            "now_at": NOW,
+            "paid_at": None,
+            "reads_at": None,
+            "check_at": None,
+            "trial_at": None,
             "rest_reason": None,
             "rest_count": 0,
+            "changed_at": NOW - 3600,
         }
         sealed = VAULT.seal(ident, f"sk_{label}")
         self.rows.append(SimpleNamespace(id=ident, label=label, secret=sealed, **(plain | fields)))
@@ -63,16 +69,27 @@ class KeyTable(Database):
             raise errors.dependency_unavailable("down")
         yield cast("AsyncConnection", self)
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self.autocommit() as connection:
+            yield connection
+
     async def execute(self, statement: Any) -> SimpleNamespace:
         if isinstance(statement, Select):
-            rows: Sequence[SimpleNamespace] = [SimpleNamespace(**vars(row)) for row in self.rows]
-            if self.gates:
-                await self.gates.pop(0).wait()
-            return SimpleNamespace(all=lambda: rows)
+            return await self._read(statement)
         if self.slow:
             await self.slow.pop(0).wait()
-        self.writes.append(statement.compile().params)
-        return SimpleNamespace()
+        if isinstance(statement, Update):
+            self.writes.append(statement.compile().params)
+        return SimpleNamespace(one_or_none=lambda: SimpleNamespace() if self.trials else None)
+
+    async def _read(self, statement: Any) -> SimpleNamespace:
+        wanted = set(statement.compile().params.values())
+        rows: Sequence[SimpleNamespace] = [SimpleNamespace(**vars(row)) for row in self.rows]
+        one = next((row for row in rows if row.id in wanted), None)
+        if one is None and self.gates:
+            await self.gates.pop(0).wait()
+        return SimpleNamespace(all=lambda: rows, one_or_none=lambda: one)
 
 
 async def pool_of(table: KeyTable, clock: Clock, seed: int = 1) -> Pool:

@@ -95,7 +95,8 @@ class IssuedKeyAnswer(KeyAnswer, frozen=True, kw_only=True):
 
 
 class UpstreamKeyAnswer(Struct, frozen=True, kw_only=True):
-    """A key of the pool; its secret is never answered."""
+    """A key of the pool; its secret is never answered. At `next_check_at` Pixapi's model list is asked whether the
+    key works; until it says so, the key rests."""
 
     id: UUID
     label: str
@@ -109,6 +110,7 @@ class UpstreamKeyAnswer(Struct, frozen=True, kw_only=True):
     paid_rests_until: Moment | None
     reads_rest_until: Moment | None
     rest_reason: str | None
+    next_check_at: Moment | None
     created_at: Moment
 
 

@@ -51,10 +51,12 @@ def add(
 
 @app.command("list")
 def page(ctx: typer.Context, limit: PageLimit = None, after: After = None, as_json: Json = False) -> None:
-    """List the pool, newest first."""
+    """List the pool, newest first: states, and the rests in force with their reason."""
     command = AdminCommand(ctx, as_json=as_json)
     answer = command.send("GET", "/upstream-keys", query=fields(limit=limit, after=after))
-    columns = ("label", "account", "last4", "state", "state_reason", "weight", "max_in_flight", "id")
+    key = ("label", "account", "last4", "state", "state_reason", "weight", "max_in_flight")
+    rests = ("rest_reason", "paid_rests_until", "reads_rest_until", "next_check_at")
+    columns = (*key, *rests, "id")
     command.show_page(answer, columns)
 
 

@@ -23,7 +23,7 @@ async def test_a_key_is_sealed_for_its_row(admin: Admin) -> None:
     assert (key["state"], key["state_reason"], key["max_in_flight"]) == ("active", None, 10)
     assert set(key) == {
         "id", "label", "account", "last4", "weight", "max_in_flight", "state", "state_reason", "state_changed_at",
-        "paid_rests_until", "reads_rest_until", "rest_reason", "created_at",
+        "paid_rests_until", "reads_rest_until", "rest_reason", "next_check_at", "created_at",
     }  # fmt: skip
     assert await admin.ok("GET", f"/upstream-keys/{key['id']}") == key
     assert await admin.ok("GET", "/upstream-keys/main") == key

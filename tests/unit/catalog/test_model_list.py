@@ -133,7 +133,7 @@ async def test_the_old_list_serves_for_a_day_while_pixapi_cannot_be_asked(
         rig.clock.forward(seconds)
         assert await rig.union() == (["veo"], "stale")
         await rig.settled()
-    assert len(rig.upstream.calls) == 4
+    assert len(rig.upstream.calls) in (4, 5)  # a failed read may be repeated, within a budget
     rig.clock.forward(RETRY_SECONDS)
     assert (await rig.failure()).status in (502, 503)
     assert all(is_closed(body) for body in rig.upstream.bodies)
@@ -143,7 +143,7 @@ async def test_after_a_failure_nobody_asks_for_five_seconds() -> None:
     rig = await Rig.of(a=Answer(500))
     first, second = await rig.failure(), await rig.failure()
     assert first is second
-    assert len(rig.upstream.calls) == 1
+    assert len(rig.upstream.calls) == 2  # one was repeated
     rig.clock.forward(RETRY_SECONDS)
     rig.answers["a"] = listing("veo")
     assert await rig.union() == (["veo"], "miss")
@@ -162,7 +162,7 @@ async def test_an_account_whose_list_cannot_be_read_degrades_nobody(broken: Reac
         rig.clock.forward(RETRY_SECONDS)
         assert await rig.union() == (["veo"], "hit")
         await rig.settled()
-    assert len(rig.upstream.calls) == 5  # it is asked all the same
+    assert len(rig.upstream.calls) == 6  # it is asked all the same, and once more
     rig.clock.forward(FRESH)
     assert await rig.union() == (["veo"], "stale")
 
@@ -212,13 +212,13 @@ async def test_warming_reads_only_what_is_due() -> None:
     rig = await Rig.of(a=listing("veo"), b=Answer(500))
     await rig.models.warm()
     await rig.models.warm()
-    assert len(rig.upstream.calls) == 2
+    assert len(rig.upstream.calls) == 3  # one was repeated; from here on the budget of repeats is used up
     rig.clock.forward(RETRY_SECONDS)
     await rig.models.warm()
-    assert len(rig.upstream.calls) == 3
+    assert len(rig.upstream.calls) == 4
     rig.clock.forward(FRESH)
     await rig.models.warm()
-    assert len(rig.upstream.calls) == 5
+    assert len(rig.upstream.calls) == 6
 
 
 async def test_closing_ends_reads_under_way() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.pool.dispatch import SENDS, Dispatched, Dispatcher, PaidCall
+from gateway.pool.health import Look
 from gateway.pool.pool import Pool, UpstreamKey
-from gateway.upstream.client import NotSentError, SentUnknownError
+from gateway.upstream.client import Call, NotSentError, SentUnknownError
 from gateway.upstream.outcomes import Outcome, Verdict
 from tests.fakes.clock import FakeClock
 from tests.fakes.key_table import KeyTable, pool_of
@@ -39,7 +42,8 @@ UNKNOWN: list[Reaction] = [
 class Rig:
     """A dispatcher on a pool of keys `key-0`, `key-1`, … before a Pixapi of the test."""
 
-    def __init__(self, pool: Pool, upstream: FakeUpstream, clock: FakeClock) -> None:
+    def __init__(self, table: KeyTable, pool: Pool, upstream: FakeUpstream, clock: FakeClock) -> None:
+        self.table = table
         self.pool = pool
         self.upstream = upstream
         self.clock = clock
@@ -50,10 +54,10 @@ class Rig:
         table, clock = KeyTable(), FakeClock()
         for number in range(keys):
             table.add(f"key-{number}", account="a", max_in_flight=1)
-        return cls(await pool_of(table, clock), FakeUpstream(in_turn(*reactions)), clock)
+        return cls(table, await pool_of(table, clock), FakeUpstream(in_turn(*reactions)), clock)
 
-    async def pay(self) -> Dispatched:
-        found = await self.dispatcher.pay(await paid())
+    async def pay(self, model: str = "m") -> Dispatched:
+        found = await self.dispatcher.pay(replace(await paid(), model=model))
         await self.pool.close()
         return found
 
@@ -294,10 +298,11 @@ async def test_a_read_without_an_answer_is_an_error(reaction: Reaction, status: 
         (REFUSED, 1, 1),
         (REFUSED, 2, 2),
         (TOO_FAST, 2, 2),
-        (NOT_SENT, 2, 1),
+        (NOT_SENT, 2, 2),
         (Answer(404), 2, 1),
-        (Answer(500), 2, 1),
-        (LATE, 2, 1),
+        (Answer(500), 2, 2),
+        (LOST, 2, 2),
+        (LOST, 1, 1),
     ],
 )
 async def test_a_read_of_two_sends_is_repeated_where_that_may_help(
@@ -311,9 +316,165 @@ async def test_a_read_of_two_sends_is_repeated_where_that_may_help(
     except GatewayError:
         assert calls == 1
     assert len(rig.upstream.calls) == calls
-    if first is REFUSED and calls == 2:
-        assert len(set(rig.upstream.secrets)) == 2
+    assert len(set(rig.upstream.secrets)) == calls
     await rig.pool.close()
+
+
+async def test_a_repeated_read_has_what_is_left_of_the_time_of_one() -> None:
+    rig = await Rig.of(2)
+
+    def slow(seconds: float) -> Callable[[Call], Reaction]:
+        def react(call: Call) -> Reaction:
+            rig.clock.forward(seconds)
+            return LOST
+
+        return react
+
+    rig.upstream.react = slow(1.0)
+    with pytest.raises(GatewayError):
+        await rig.dispatcher.read("/v1/models", "a", "req_1", sends=2)
+    assert [call.timeout for call in rig.upstream.calls] == [3.0, 2.0]
+    for _ in range(10):  # fills the budget again
+        with pytest.raises(GatewayError):
+            await rig.dispatcher.read("/v1/models", "a", "req_1")
+    rig.upstream.calls.clear()
+    rig.upstream.react = slow(2.5)
+    with pytest.raises(GatewayError):
+        await rig.dispatcher.read("/v1/models", "a", "req_1", sends=2)
+    assert [call.timeout for call in rig.upstream.calls] == [3.0]
+
+
+async def test_one_read_in_ten_is_repeated_when_all_fail() -> None:
+    rig = await Rig.of(2)
+    rig.upstream.react = lambda _: LOST
+    for _ in range(100):
+        with pytest.raises(GatewayError):
+            await rig.dispatcher.read("/v1/models", "a", "req_1", sends=2)
+    assert 109 <= len(rig.upstream.calls) <= 113
+
+
+# Looks at one key ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reaction", "look"),
+    [
+        (Answer(200, b'{"object":"list","data":[]}'), Look.ACCEPTED),
+        (Answer(200, b"<html>welcome</html>"), Look.UNDECIDED),
+        (Answer(200, b'{"data":"none"}'), Look.UNDECIDED),
+        (Answer(402, b'{"error":{"code":"insufficient_credits","message":"m"}}'), Look.ACCEPTED),
+        (Answer(401), Look.REFUSED),
+        (Answer(403, b'{"error":{"code":"key_disabled","message":"m"}}'), Look.REFUSED),
+        (Answer(403, b'{"error":{"code":"forbidden","message":"m"}}'), Look.UNDECIDED),
+        (Answer(429), Look.UNDECIDED),
+        (Answer(500), Look.UNDECIDED),
+        (LATE, Look.UNDECIDED),
+        (NOT_SENT, Look.UNDECIDED),
+    ],
+)
+async def test_a_look_asks_the_free_list_with_this_very_key_also_while_it_rests(
+    reaction: Reaction, look: Look
+) -> None:
+    rig = await Rig.of(2, REFUSED, reaction)
+    with pytest.raises(GatewayError):
+        await rig.dispatcher.read("/v1/models", "a", "req_1", UUID(int=2))
+    key = rig.pool.keys[1]
+    before = rig.pool.standing()
+    assert await rig.dispatcher.look(key, "req_2") is look
+    call = rig.upstream.calls[1]
+    assert (call.method, call.path, call.body) == ("GET", "/v1/models", None)
+    assert rig.upstream.secrets == ["sk_key-1"] * 2
+    assert rig.pool.standing() == before
+    assert all(is_closed(body) for body in rig.upstream.bodies)
+    await rig.pool.close()
+
+
+# The breaker -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [LOST, LATE, Answer(502), Answer(500, b"<html>"), Answer(504)])
+async def test_a_key_that_fails_five_times_in_a_row_is_left_for_another(failure: Reaction) -> None:
+    rig = await Rig.of(2)
+    rig.upstream.react = lambda _: ANSWER
+    broken = "sk_key-0"
+    rig.upstream.react = lambda call: failure if rig.upstream.secrets[-1] == broken else ANSWER
+    for _ in range(60):
+        await rig.pay()
+    assert rig.upstream.secrets.count(broken) == 5
+    assert rig.busy() == 1  # it rests
+
+
+async def test_the_last_key_stays_in_use_however_it_fails() -> None:
+    rig = await Rig.of(2)
+    rig.upstream.react = lambda _: LOST
+    for _ in range(40):
+        assert (await rig.pay()).verdict is Verdict.UNKNOWN
+    assert len(set(rig.upstream.secrets[-20:])) == 1
+    last = rig.upstream.secrets[-1]
+    rig.upstream.react = lambda _: REFUSED if rig.upstream.secrets[-1] == last else ANSWER
+    found = await rig.pay()  # it is refused, which makes the other one the last
+    assert [attempt.outcome for attempt in found.attempts] == ["key_refused", "answered"]
+    assert (await rig.pay()).verdict is Verdict.ANSWERED
+
+
+async def test_one_broken_model_takes_no_key_out() -> None:
+    rig = await Rig.of(2)
+    rig.upstream.react = lambda _: Answer(500, b'{"error":{"code":500,"message":"model broke"}}')
+    for _ in range(30):
+        await rig.pay(model="broken")
+    assert {secret: rig.upstream.secrets.count(secret) > 5 for secret in rig.upstream.secrets} == {
+        "sk_key-0": True,
+        "sk_key-1": True,
+    }
+    assert rig.busy() == 0
+    for model in ("broken", "other", "third"):
+        await rig.pay(model=model)
+        await rig.pay(model=model)
+    assert rig.busy() == 1
+
+
+# Trials of empty accounts ----------------------------------------------------------------------------------
+
+
+async def test_after_its_rest_one_call_tries_an_empty_account_and_the_others_wait() -> None:
+    rig = await Rig.of(1, EMPTY, ANSWER, ANSWER)
+    assert (await rig.pay()).verdict is Verdict.KEY_EXHAUSTED
+    rig.clock.forward(301)
+    rig.upstream.gate.clear()
+    trial = asyncio.create_task(rig.pay())
+    while len(rig.upstream.calls) < 2:
+        await asyncio.sleep(0)
+    error = (await rig.pay()).error
+    assert error is not None
+    assert (error.status, error.reason) == (503, "upstream_keys_resting")
+    rig.upstream.gate.set()
+    assert (await trial).verdict is Verdict.ANSWERED
+    assert (await rig.pay()).verdict is Verdict.ANSWERED
+
+
+async def test_a_trial_that_another_process_makes_is_not_made_here() -> None:
+    rig = await Rig.of(2, EMPTY, ANSWER, ANSWER)
+    rig.table.trials = False
+    assert (await rig.pay()).verdict is Verdict.ANSWERED
+    rig.clock.forward(301)
+    empty = rig.upstream.secrets[0]
+    assert (await rig.pay()).verdict is Verdict.ANSWERED
+    assert rig.upstream.secrets[-1] != empty
+
+
+async def test_a_trial_that_is_cancelled_makes_room_for_another() -> None:
+    rig = await Rig.of(1, EMPTY, ANSWER, ANSWER)
+    await rig.pay()
+    rig.clock.forward(301)
+    rig.upstream.gate.clear()
+    trial = asyncio.create_task(rig.pay())
+    while len(rig.upstream.calls) < 2:
+        await asyncio.sleep(0)
+    trial.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trial
+    rig.upstream.gate.set()
+    assert (await rig.pay()).verdict is Verdict.ANSWERED
 
 
 async def test_a_poll_limit_stops_reads_and_not_paid_calls() -> None:
@@ -331,7 +492,7 @@ async def test_after_an_empty_account_another_account_is_tried_before_its_siblin
         table, clock = KeyTable(), FakeClock()
         for number, account in enumerate("aaab"):
             table.add(f"key-{number}", account=account)
-        rig = Rig(await pool_of(table, clock), FakeUpstream(in_turn(EMPTY, ANSWER)), clock)
+        rig = Rig(table, await pool_of(table, clock), FakeUpstream(in_turn(EMPTY, ANSWER)), clock)
         accounts = {key.id: key.account for key in rig.pool.keys}
         found = await rig.pay()
         first, second = (accounts[attempt.upstream_key_id] for attempt in found.attempts)

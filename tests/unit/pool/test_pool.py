@@ -104,7 +104,8 @@ async def test_an_account_is_ready_while_one_of_its_keys_could_take_a_call(
     pool = await pool_of(table, clock)
     assert pool.ready_accounts() == {"a", "b"}
     lease = pool.lease_paid(lambda key: key.account == "a")
-    pool.report(pool.lease_paid(lambda key: key.account == "b"), Outcome(Verdict.KEY_REFUSED))
+    slow = Outcome(Verdict.THROTTLED, retry_after=60.0)
+    pool.report(pool.lease_paid(lambda key: key.account == "b"), slow)
     assert pool.ready_accounts() == set()
     pool.release(lease)
     clock.forward(60)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from gateway.upstream.outcomes import (
     KEY_REFUSED_CODES,
     PixapiError,
+    Trouble,
     Verdict,
     classify,
+    is_model_list,
     not_sent,
     read_error,
     scrub,
@@ -187,3 +189,31 @@ def test_text_without_the_secret_is_unchanged(text: str, secret: str) -> None:
 def test_only_the_secret_is_taken_out(before: str, after: str, secret: str) -> None:
     assert scrub(before + secret + after, secret) == f"{before}[redacted]{after}"
     assert scrub(before + secret[:7] + after, secret) == before + secret[:7] + after
+
+
+# What speaks against the way to Pixapi ----------------------------------------------------------------------
+
+
+@given(st.integers(100, 599), BODIES)
+def test_trouble_is_a_5xx_apart_by_whether_pixapi_says_so(status: int, body: bytes) -> None:
+    outcome = classify(status, body, None, SECRET)
+    if status < 500 or outcome.verdict.concerns_our_key:
+        assert outcome.trouble is None
+    else:
+        assert outcome.trouble is (Trouble.BARE if read_error(body) is None else Trouble.WORDED)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_one"),
+    [
+        (b'{"object":"list","data":[]}', True),
+        (b'{"data":[{"id":"veo"}]}', True),
+        (b'{"data":{}}', False),
+        (b"[]", False),
+        (b"<html>welcome</html>", False),
+        (b"", False),
+        (b"[" * 100_000, False),
+    ],
+)
+def test_a_model_list_is_told_from_a_page(body: bytes, is_one: bool) -> None:
+    assert is_model_list(body) is is_one

@@ -1,0 +1,121 @@
+"""The upstream keys as Postgres knows them, their health as this process does, and what it means to use one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from gateway.clock import Clock
+from gateway.db.engine import Database
+from gateway.db.tables import upstream_keys
+from gateway.limits.limits import Taken
+from gateway.pool import rests
+from gateway.pool.health import HEALTHY, Health, Use
+from gateway.pool.vault import Vault, VaultError
+
+log = logging.getLogger("gateway.pool")
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamKey:
+    """One pooled key. `secret` never leaves `pool/`, `upstream/` and the wire."""
+
+    id: UUID
+    label: str
+    account: str
+    secret: str = field(repr=False)
+    weight: int
+    max_in_flight: int | None
+    state: str
+
+
+@dataclass(slots=True)
+class Lease:
+    """One call's use of a key since a moment. Give it back with `Pool.report` or, when nothing came of it,
+    `Pool.release`. `trial`: it is the one call that tries an empty account."""
+
+    key: UpstreamKey
+    use: Use
+    since: float
+    trial: bool = False
+    place: Taken | None = None
+    open: bool = True
+
+
+class KeyRing:
+    """Every key that is not removed. `newer_than` says of which keys this process has noted something that a reading
+    asked for at a moment may not show: of these, what is known here stays."""
+
+    def __init__(
+        self, database: Database, vault: Vault, clock: Clock, newer_than: Callable[[float], set[UUID]]
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._clock = clock
+        self._newer_than = newer_than
+        self._sealed: dict[UUID, bytes] = {}
+        self._refreshing = asyncio.Lock()  # an older reading must not overwrite a newer one
+        self._readings = count(1)
+        self._last_reading = 0
+        self.keys: dict[UUID, UpstreamKey] = {}
+        self.health: dict[UUID, Health] = {}
+
+    def health_of(self, key: UUID) -> Health:
+        return self.health.get(key, HEALTHY)
+
+    async def refresh(self) -> None:
+        """Reads keys, states and rests from Postgres; those who ask meanwhile share the next reading."""
+        wanted = next(self._readings)
+        async with self._refreshing:
+            if self._last_reading > wanted:
+                return
+            reading, asked = next(self._readings), self._clock.monotonic()
+            async with self._database.autocommit() as connection:
+                rows = (await connection.execute(_KEYS)).all()
+            self._take_over(rows, asked)
+            self._last_reading = reading
+
+    def _take_over(self, rows: Sequence[Any], asked: float) -> None:
+        now = self._clock.monotonic()
+        self.keys = {row.id: key for row in rows if (key := self._open(row)) is not None}
+        self._sealed = {row.id: row.secret for row in rows}
+        # What this process noted after it asked is newer than what it was told.
+        newer = {key: self.health[key] for key in self._newer_than(asked) if key in self.health}
+        self.health = {row.id: rests.health_of(row, now) for row in rows} | newer
+
+    def _open(self, row: Any) -> UpstreamKey | None:
+        known = self.keys.get(row.id)
+        if known is not None and self._sealed.get(row.id) == row.secret:
+            secret = known.secret
+        else:
+            try:
+                secret = self._vault.open(row.id, row.secret)
+            except VaultError as error:
+                log.error(
+                    "upstream key cannot be opened", extra={"upstream_key": row.label, "reason": str(error)}
+                )
+                return None
+        return UpstreamKey(row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state)
+
+
+_KEYS = (
+    select(
+        upstream_keys.c.id,
+        upstream_keys.c.label,
+        upstream_keys.c.account,
+        upstream_keys.c.secret,
+        upstream_keys.c.weight,
+        upstream_keys.c.max_in_flight,
+        upstream_keys.c.state,
+        *rests.HEALTH,
+    )
+    .where(upstream_keys.c.removed_at.is_(None))
+    .order_by(upstream_keys.c.id)
+)
