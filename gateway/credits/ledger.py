@@ -75,6 +75,8 @@ class Ledger:
         except (GatewayError, asyncio.CancelledError):
             self._undo(hold_id, placing)
             raise
+        if row.outcome == "repeated":
+            raise errors.idempotency_in_progress()
         if row.outcome != "placed":
             raise refusal(row, order)
         return Placed(id=hold_id, remaining=row.remaining, shadow_refused=row.shadow)
@@ -233,7 +235,7 @@ async def _end(connection: AsyncConnection, items: Sequence[Item]) -> list[Ended
     return [Ended(changed=row.changed, remaining=row.remaining) for row in rows]
 
 
-_PLACE = text("SELECT * FROM gateway_place(CAST(:items AS jsonb))")
+_PLACE = text("SELECT * FROM gateway_place_calls(CAST(:items AS jsonb))")
 _BIND = text("SELECT * FROM gateway_bind(CAST(:items AS jsonb))")
 _END = text("SELECT * FROM gateway_end(CAST(:items AS jsonb))")
 _OPEN_COUNTERS = text("SELECT gateway_open_counters(CAST(:team AS uuid))")

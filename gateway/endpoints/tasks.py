@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass
 from uuid import UUID
@@ -14,6 +13,7 @@ from gateway.access.authenticator import Authenticator
 from gateway.clock import Clock
 from gateway.proxy.caching import Found, asks_anew
 from gateway.proxy.exchange import Exchange, exchange_of
+from gateway.proxy.leaving import unless_left
 from gateway.proxy.relay import reply
 from gateway.tasks.entries import TaskEntries
 from gateway.tasks.reader import TaskReader
@@ -59,14 +59,7 @@ class Tasks:
 
     async def _wait(self, task_id: str, seen: Reading, seconds: int, receive: Receive) -> Reading | None:
         """The task once its status is another; None when the time is over or the client has left."""
-        change = asyncio.create_task(self.watch.change(task_id, seen, seconds))
-        leaving = asyncio.create_task(_left(receive))
-        try:
-            await asyncio.wait({change, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            return change.result() if change.done() else None
-        finally:
-            change.cancel()
-            leaving.cancel()
+        return await unless_left(receive, self.watch.change(task_id, seen, seconds))
 
     def _found(self, exchange: Exchange, reading: Reading) -> Found:
         exchange.cache = reading.cache
@@ -99,8 +92,3 @@ def _asked(exchange: Exchange, scope: Scope) -> tuple[UUID, str]:
         raise errors.task_not_found()
     exchange.task_id = task_id
     return exchange.principal.team_id, task_id
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
