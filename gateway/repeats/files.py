@@ -9,7 +9,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -87,19 +88,25 @@ class AnswerFiles:
 
     def _used(self) -> int:
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        return sum(entry.stat().st_size for entry in os.scandir(self._folder))
+        return sum(found.st_size for _, found in self._files())
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for entry in os.scandir(self._folder):
+            with suppress(FileNotFoundError):  # another process has just removed it
+                yield Path(entry.path), entry.stat()
 
     def _remove(self, names: list[str]) -> None:
         for name in names:
-            (self._folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self._folder / name).unlink(missing_ok=True)
 
     def _clear(self) -> None:
         if not self._folder.exists():
             return
         before = time.time() - self._oldest
-        for entry in os.scandir(self._folder):
-            if entry.stat().st_mtime < before:
-                Path(entry.path).unlink(missing_ok=True)
+        for path, found in self._files():
+            if found.st_mtime < before:
+                path.unlink(missing_ok=True)
 
 
 def _write_all(file: int, data: bytes) -> None:
