@@ -76,9 +76,9 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         cached("/v1/models", models, free),
         cached("/v1/models/{id}", models, free),
         # what a team key may ask about itself
-        Route("/gateway/account", Account(runtime.database), methods=["GET"], middleware=team),
-        Route("/gateway/usage", OwnUsage(runtime.database, runtime.clock), methods=["GET"], middleware=team),
-        Route("/gateway/tasks", OwnTasks(runtime.database), methods=["GET"], middleware=team),
+        Route("/gateway/account", Account(runtime.database), methods=["GET"], middleware=free),
+        Route("/gateway/usage", OwnUsage(runtime.database, runtime.clock), methods=["GET"], middleware=free),
+        Route("/gateway/tasks", OwnTasks(runtime.database), methods=["GET"], middleware=free),
         # the process
         Route("/healthz", Alive(), methods=["GET"]),
         Route("/readyz", Ready(runtime.checks), methods=["GET"]),

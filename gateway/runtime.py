@@ -132,13 +132,15 @@ class Runtime:
         Cancelled because the time is up, it gives up what still runs, so that those who wait get an answer.
         """
         self.paid_calls.shut()
-        self.watch.close()
         try:
             await asyncio.sleep(self.settings.server.drain_min_seconds)
             await self.paid_calls.ended()
         except asyncio.CancelledError:
             await self._give_up()
             raise
+        finally:
+            # Not before: who was told to go on would only ask again.
+            self.watch.close()
 
     async def _give_up(self) -> None:
         if late := await self.paid_calls.give_up():

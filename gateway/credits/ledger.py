@@ -54,7 +54,7 @@ class Ledger:
         self._binds: Batcher[Item, bool] = Batcher(self._send_binds, _ident)
         self._ends: Batcher[Item, Ended] = Batcher(self._send_ends, _ident)
         self._unwritten: set[asyncio.Task[Any]] = set()
-        self._unbound: set[str] = set()
+        self._unbound: set[tuple[UUID, str]] = set()
 
     async def place(self, order: Order) -> Placed:
         """A new hold on every quota that applies, or GatewayError 402 naming the one that refused; never a part of it.
@@ -111,14 +111,14 @@ class Ledger:
             try:
                 await _repeat(lambda: self.bind(hold_id, order, task, sent))
             finally:  # given up as well: nobody should wait for it
-                self._unbound.discard(task.id)
+                self._unbound.discard((order.team_id, task.id))
 
-        self._unbound.add(task.id)
+        self._unbound.add((order.team_id, task.id))
         await asyncio.wait({self._own(until_written())}, timeout=WAIT_SECONDS)
 
-    def is_unbound(self, task_id: str) -> bool:
-        """Whether this process knows the task but could not write it down yet."""
-        return task_id in self._unbound
+    def is_unbound(self, team_id: UUID, task_id: str) -> bool:
+        """Whether this process knows the team's task but could not write it down yet."""
+        return (team_id, task_id) in self._unbound
 
     async def close(self, seconds: float = 5.0) -> None:
         """Gives verbs that are still being repeated a last chance."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from starlette.types import Receive, Scope, Send
@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 from gateway import errors
 from gateway.access.authenticator import Authenticator
 from gateway.clock import Clock
+from gateway.errors import GatewayError
+from gateway.proxy.admission import admit
 from gateway.proxy.caching import Found, asks_anew
 from gateway.proxy.exchange import Exchange, exchange_of
 from gateway.proxy.leaving import unless_left
@@ -50,12 +52,20 @@ class Tasks:
         reading = await self.reader.read(team_id, task_id, exchange.request_id, renew=asks_anew(exchange))
         seconds = waits(exchange)
         if seconds and not reading.ended:
+            exchange.waited = True
             changed = await self._wait(task_id, reading, seconds, receive)
-            # A key that was revoked meanwhile is told nothing any more.
-            await self.authenticator.authenticate(exchange.header_values(b"authorization"))
-            reading = changed or await self.reader.last_known(team_id, task_id)
+            await admit(exchange, self.authenticator)  # a key that was revoked meanwhile is told nothing
+            reading = changed or await self._last_known(team_id, task_id, reading)
         found = self._found(exchange, reading)
         await reply(send, 200, found.headers, found.body)
+
+    async def _last_known(self, team_id: UUID, task_id: str, before: Reading) -> Reading:
+        try:
+            return await self.reader.last_known(team_id, task_id)
+        except GatewayError as error:
+            if error.status != 503:
+                raise
+            return replace(before, cache="stale")
 
     async def _wait(self, task_id: str, seen: Reading, seconds: int, receive: Receive) -> Reading | None:
         """The task once its status is another; None when the time is over or the client has left."""

@@ -61,6 +61,7 @@ class Exchange:
     upstream_ms: int | None = None
     attempts: int = 0
     cache: str | None = None
+    waited: bool = False  # on its client's wish, so how long it took says nothing
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body_complete: bool = False  # whether the request's body has been read to its end
     failure: str | None = None  # the reason of the error that was answered

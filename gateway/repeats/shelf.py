@@ -12,7 +12,8 @@ from uuid import UUID
 import msgspec
 
 from gateway import errors
-from gateway.cache.client import CacheClient, CacheGone
+from gateway.cache import entry
+from gateway.cache.client import CacheClient
 from gateway.errors import GatewayError
 from gateway.repeats.answer import Answer, Body, Bytes, failed
 from gateway.repeats.files import AnswerFiles
@@ -94,11 +95,8 @@ class Shelf:
         self._cache.run_soon("SET", _name(hold_id), value, "PX", round(seconds * 1000))
 
     async def _from_redis(self, hold_id: UUID) -> Answer | None:
-        try:
-            raw = await self._cache.run("GET", _name(hold_id))
-            found = None if raw is None else msgspec.msgpack.decode(raw, type=_Shared)
-        except (CacheGone, msgspec.DecodeError):
-            return None
+        there = await entry.fetch(self._cache, _name(hold_id))
+        found = None if there is None else entry.decode(there[0], _Shared)
         if found is None or found.hold != hold_id:
             return None
         return Answer(found.status, found.content_type, Bytes(found.body))
