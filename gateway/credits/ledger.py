@@ -50,8 +50,8 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._places: Batcher[Item, Any] = Batcher(self._send_places, _ident)
-        self._binds: Batcher[Item, bool] = Batcher(self._send_binds, _ident)
+        self._places: Batcher[Item, Any] = Batcher(self._send_places, _ident, _team)
+        self._binds: Batcher[Item, bool] = Batcher(self._send_binds, _ident, _team)
         self._ends: Batcher[Item, Ended] = Batcher(self._send_ends, _ident)
         self._unwritten: set[asyncio.Task[Any]] = set()
         self._unbound: set[tuple[UUID, str]] = set()
@@ -224,6 +224,10 @@ def refusal(row: Any, order: Order) -> GatewayError:
         f"limit {to_text(row.limit_micro)}, used {to_text(row.settled)}, held {to_text(row.held)}, "
         f"resets {resets}. Nothing was sent; the platform team can raise the quota."
     )
+
+
+def _team(item: Item) -> str:
+    return str(item["team"])
 
 
 def _ident(item: Item) -> str:
