@@ -31,6 +31,7 @@ from gateway.middleware.authentication import AuthenticationMiddleware
 from gateway.middleware.credit_quota import CreditQuotaMiddleware
 from gateway.middleware.error_responses import ErrorResponsesMiddleware
 from gateway.middleware.rate_limits import RateLimitsMiddleware
+from gateway.middleware.repeats import RepeatsMiddleware
 from gateway.middleware.request_body import RequestBodyMiddleware
 from gateway.middleware.request_context import RequestContextMiddleware
 from gateway.middleware.request_guard import RequestGuardMiddleware
@@ -75,9 +76,9 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         cached("/v1/models", models, free),
         cached("/v1/models/{id}", models, free),
         # what a team key may ask about itself
-        Route("/gateway/account", Account(runtime.database), methods=["GET"], middleware=team),
-        Route("/gateway/usage", OwnUsage(runtime.database, runtime.clock), methods=["GET"], middleware=team),
-        Route("/gateway/tasks", OwnTasks(runtime.database), methods=["GET"], middleware=team),
+        Route("/gateway/account", Account(runtime.database), methods=["GET"], middleware=free),
+        Route("/gateway/usage", OwnUsage(runtime.database, runtime.clock), methods=["GET"], middleware=free),
+        Route("/gateway/tasks", OwnTasks(runtime.database), methods=["GET"], middleware=free),
         # the process
         Route("/healthz", Alive(), methods=["GET"]),
         Route("/readyz", Ready(runtime.checks), methods=["GET"]),
@@ -102,6 +103,7 @@ def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> R
         runtime.ledger,
         runtime.models,
         runtime.metrics,
+        runtime.repeats,
         sync_timeout=upstream.sync_timeout,
         submit_timeout=upstream.submit_timeout,
     )
@@ -121,6 +123,7 @@ def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> R
             ),
             idle_timeout=server.body_idle_timeout,
         ),
+        Middleware(RepeatsMiddleware, repeats=runtime.repeats),
         Middleware(RateLimitsMiddleware, limits=runtime.limits, lane=Lane.PAID),
         Middleware(
             CreditQuotaMiddleware,

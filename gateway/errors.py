@@ -45,6 +45,12 @@ class GatewayError(Exception):
         self.retry = retry
         self.headers = headers
 
+    def once_more(self, headers: Mapping[str, str]) -> GatewayError:
+        """The failure of an earlier call, answered to a repeat of it, with these headers besides its own."""
+        return GatewayError(
+            self.status, self.type, self.reason, self.message, headers={**self.headers, **headers}
+        )
+
 
 def render(error: GatewayError, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Headers and body of the answer for `error`; the caller adds `x-request-id`."""
@@ -144,6 +150,28 @@ def conflict(message: str, reason: str) -> GatewayError:
     return GatewayError(409, "conflict_error", reason, message)
 
 
+def idempotency_in_progress() -> GatewayError:
+    """409: the first call with this Idempotency-Key has not ended."""
+    return GatewayError(
+        409,
+        "idempotency_in_progress",
+        "idempotency_in_progress",
+        "A call with this Idempotency-Key is still running. Ask again with the same key; it is not executed twice.",
+        retry=True,
+        headers={"retry-after": "2"},
+    )
+
+
+def idempotency_mismatch() -> GatewayError:
+    """422: the Idempotency-Key belongs to a call with another body or path."""
+    return GatewayError(
+        422,
+        "idempotency_mismatch",
+        "idempotency_mismatch",
+        "This Idempotency-Key was used for a call with another path or body. Send a new call with a new key.",
+    )
+
+
 def request_timeout(message: str) -> GatewayError:
     """408: the client stopped sending; nothing was executed."""
     return GatewayError(
@@ -224,6 +252,17 @@ def outcome_unknown(message: str, *, timed_out: bool) -> GatewayError:
     """502 or 504: sent, and nothing usable came back. It may have been executed and billed."""
     return GatewayError(
         504 if timed_out else 502, "upstream_outcome_unknown", "upstream_outcome_unknown", message
+    )
+
+
+def answer_not_kept() -> GatewayError:
+    """502: a repeat of a call that was executed, whose answer is not there any more. It is not executed again."""
+    return GatewayError(
+        502,
+        "upstream_outcome_unknown",
+        "answer_not_kept",
+        "This repeats a call that was executed, and its answer could not be kept. Nothing was sent again; the platform "
+        "team sees what became of the first call.",
     )
 
 

@@ -40,6 +40,10 @@ from gateway.pool.dispatch import SENDS, Dispatcher
 from gateway.pool.pool import Pool
 from gateway.pool.vault import Vault
 from gateway.proxy.paid_calls import PaidCalls
+from gateway.repeats.files import AnswerFiles
+from gateway.repeats.records import Records
+from gateway.repeats.repeats import Repeats, Rules
+from gateway.repeats.shelf import Shelf
 from gateway.settings import Settings
 from gateway.spool import SpoolBudget
 from gateway.tasks.due import DueTasks
@@ -58,6 +62,7 @@ POOL_REFRESH_SECONDS = 2.0
 MODELS_WARM_SECONDS = 2.0  # reads only what is missing or due
 PRICES_SECONDS = 2.0
 AGING_SECONDS = 15.0
+REPEATS_SECONDS = 5.0
 PARTITIONS_SECONDS = 6 * 3600.0
 LEASE_SECONDS = 10.0  # beyond a read's own time-out
 
@@ -87,6 +92,7 @@ class Runtime:
     reconciler: Reconciler
     aging: Aging
     paid_calls: PaidCalls
+    repeats: Repeats
     authenticator: Authenticator
     admin_tokens: AdminTokens
     admin_api: AdminApi
@@ -104,6 +110,7 @@ class Runtime:
             stack.push_async_callback(self.key_checks.close)
             stack.push_async_callback(self.models.close)
             stack.push_async_callback(self.ledger.close)
+            stack.push_async_callback(self.repeats.close)
             stack.push_async_callback(self.reader.close)
             stack.push_async_callback(self.reconciler.close)
             loops = [
@@ -115,6 +122,7 @@ class Runtime:
                 asyncio.create_task(self.events.run()),
                 asyncio.create_task(every(RENEW_SECONDS, self.limits.renew)),
                 asyncio.create_task(every(LOOK_SECONDS, self.watch.look)),
+                asyncio.create_task(every(REPEATS_SECONDS, self.repeats.clear)),
                 asyncio.create_task(every(AGING_SECONDS, self._age_holds)),
                 asyncio.create_task(every(PARTITIONS_SECONDS, self._ensure_partitions, at_once=True)),
             ]
@@ -130,13 +138,15 @@ class Runtime:
         Cancelled because the time is up, it gives up what still runs, so that those who wait get an answer.
         """
         self.paid_calls.shut()
-        self.watch.close()
         try:
             await asyncio.sleep(self.settings.server.drain_min_seconds)
             await self.paid_calls.ended()
         except asyncio.CancelledError:
             await self._give_up()
             raise
+        finally:
+            # Not before: who was told to go on would only ask again.
+            self.watch.close()
 
     async def _give_up(self) -> None:
         if late := await self.paid_calls.give_up():
@@ -277,6 +287,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
         ),
         aging=Aging(database, _ages(settings)),
         paid_calls=PaidCalls(server.max_paid_in_flight),
+        repeats=_repeats(settings, database, cache, events, clock),
         authenticator=authenticator,
         admin_tokens=AdminTokens(
             database, peppers, None if bootstrap is None else bootstrap.get_secret_value()
@@ -319,6 +330,22 @@ def _redis(settings: Settings, clock: Clock, metrics: Metrics) -> tuple[CacheCli
         metrics=metrics,
     )
     return cache, Events(options.url, cache, clock, connect_timeout=options.connect_timeout)
+
+
+def _repeats(
+    settings: Settings, database: Database, cache: CacheClient, events: Events, clock: Clock
+) -> Repeats:
+    server, repeats = settings.server, settings.repeats
+    rules = Rules(
+        join=repeats.join,
+        window=repeats.join_window,
+        retention=repeats.idempotency_retention,
+        longest_call=_ages(settings).longest_call,
+    )
+    oldest = repeats.idempotency_retention + REPEATS_SECONDS
+    files = AnswerFiles(server.spool_dir, server.spool_max_bytes, oldest)
+    records = Records(database)
+    return Repeats(records, Shelf(records, files, cache), events, clock, rules)
 
 
 def _read_rules(settings: Settings) -> ReadRules:

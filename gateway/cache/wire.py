@@ -133,7 +133,8 @@ class Address:
 def _check(replies: list[Any], wire: Wire) -> None:
     for reply in replies:
         if isinstance(reply, ReplyError):
-            raise ConnectionRefusedError(str(reply))
+            # Only its first word: a server may repeat what it was told, the password among it.
+            raise ConnectionRefusedError(str(reply).partition(" ")[0])
     if wire.closed:
         raise ConnectionResetError("closed while connecting")
 

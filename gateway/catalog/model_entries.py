@@ -12,14 +12,11 @@ from typing import Any
 
 import msgspec
 
+from gateway.cache import entry
 from gateway.cache.client import CacheClient, CacheGone, Script
 
 LEASE_MILLISECONDS = 15_000  # beyond a read's time-out
 
-_GET = Script("""
-local value = redis.call('GET', KEYS[1])
-return value and {value, redis.call('PTTL', KEYS[1])}
-""")
 _GIVE_BACK = Script("""
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -50,19 +47,11 @@ class ModelEntries:
 
     async def find(self, account: str, ident: str) -> SharedList | None:
         """What any process has read of the account; `ident` names its entry."""
-        try:
-            answer = await self._cache.script(_GET, [_name(ident)], [])
-        except CacheGone:
+        found = await entry.fetch(self._cache, _name(ident))
+        value = None if found is None else entry.decode(found[0], _Value)
+        if found is None or value is None or value.account != account:
             return None
-        if not isinstance(answer, list):
-            return None
-        try:
-            value = msgspec.msgpack.decode(answer[0], type=_Value)
-        except msgspec.DecodeError:
-            return None
-        if value.account != account:
-            return None
-        return SharedList(value.entries, max(0, value.lives - answer[1]) / 1000)
+        return SharedList(value.entries, max(0, value.lives - found[1]) / 1000)
 
     async def take_lease(self, ident: str) -> bool:
         """Whether this process is to read the list; false while another one does."""
@@ -80,7 +69,10 @@ class ModelEntries:
 
     def put(self, account: str, ident: str, entries: dict[str, dict[str, Any]]) -> None:
         """Shows all processes what this one has read."""
-        value = msgspec.msgpack.encode(_Value(account, self._lives, entries))
+        try:
+            value = msgspec.msgpack.encode(_Value(account, self._lives, entries))
+        except OverflowError:  # a number beyond 64 bits: every process reads such a list for itself
+            return
         self._cache.run_soon("SET", _name(ident), value, "PX", self._lives)
 
 

@@ -50,11 +50,11 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._places: Batcher[Item, Any] = Batcher(self._send_places, _ident)
-        self._binds: Batcher[Item, bool] = Batcher(self._send_binds, _ident)
+        self._places: Batcher[Item, Any] = Batcher(self._send_places, _ident, _team)
+        self._binds: Batcher[Item, bool] = Batcher(self._send_binds, _ident, _team)
         self._ends: Batcher[Item, Ended] = Batcher(self._send_ends, _ident)
         self._unwritten: set[asyncio.Task[Any]] = set()
-        self._unbound: set[str] = set()
+        self._unbound: set[tuple[UUID, str]] = set()
 
     async def place(self, order: Order) -> Placed:
         """A new hold on every quota that applies, or GatewayError 402 naming the one that refused; never a part of it.
@@ -75,6 +75,8 @@ class Ledger:
         except (GatewayError, asyncio.CancelledError):
             self._undo(hold_id, placing)
             raise
+        if row.outcome == "repeated":
+            raise errors.idempotency_in_progress()
         if row.outcome != "placed":
             raise refusal(row, order)
         return Placed(id=hold_id, remaining=row.remaining, shadow_refused=row.shadow)
@@ -109,14 +111,14 @@ class Ledger:
             try:
                 await _repeat(lambda: self.bind(hold_id, order, task, sent))
             finally:  # given up as well: nobody should wait for it
-                self._unbound.discard(task.id)
+                self._unbound.discard((order.team_id, task.id))
 
-        self._unbound.add(task.id)
+        self._unbound.add((order.team_id, task.id))
         await asyncio.wait({self._own(until_written())}, timeout=WAIT_SECONDS)
 
-    def is_unbound(self, task_id: str) -> bool:
-        """Whether this process knows the task but could not write it down yet."""
-        return task_id in self._unbound
+    def is_unbound(self, team_id: UUID, task_id: str) -> bool:
+        """Whether this process knows the team's task but could not write it down yet."""
+        return (team_id, task_id) in self._unbound
 
     async def close(self, seconds: float = 5.0) -> None:
         """Gives verbs that are still being repeated a last chance."""
@@ -224,6 +226,10 @@ def refusal(row: Any, order: Order) -> GatewayError:
     )
 
 
+def _team(item: Item) -> str:
+    return str(item["team"])
+
+
 def _ident(item: Item) -> str:
     return str(item["id"])
 
@@ -233,7 +239,7 @@ async def _end(connection: AsyncConnection, items: Sequence[Item]) -> list[Ended
     return [Ended(changed=row.changed, remaining=row.remaining) for row in rows]
 
 
-_PLACE = text("SELECT * FROM gateway_place(CAST(:items AS jsonb))")
+_PLACE = text("SELECT * FROM gateway_place_calls(CAST(:items AS jsonb))")
 _BIND = text("SELECT * FROM gateway_bind(CAST(:items AS jsonb))")
 _END = text("SELECT * FROM gateway_end(CAST(:items AS jsonb))")
 _OPEN_COUNTERS = text("SELECT gateway_open_counters(CAST(:team AS uuid))")

@@ -14,6 +14,15 @@ Item = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repeatable:
+    """How a repeat of the call is known: by its Idempotency-Key, or else by its fingerprint; for `lives` seconds."""
+
+    idempotency_key: str | None
+    fingerprint: bytes
+    lives: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What a hold is placed for; `quote` in micro-credits is the most the call is expected to cost."""
 
@@ -23,6 +32,7 @@ class Order:
     operation: str
     model: str
     quote: int
+    repeatable: Repeatable | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +85,7 @@ class Ended:
 
 
 def place_item(hold_id: UUID, order: Order) -> Item:
-    return {
+    item = {
         "id": str(hold_id),
         "team": str(order.team_id),
         "key": order.key_id,
@@ -83,6 +93,13 @@ def place_item(hold_id: UUID, order: Order) -> Item:
         "operation": order.operation,
         "model": order.model,
         "quote": order.quote,
+    }
+    if order.repeatable is None:
+        return item
+    return item | {
+        "idempotency_key": order.repeatable.idempotency_key,
+        "fingerprint": order.repeatable.fingerprint.hex(),
+        "lives": order.repeatable.lives,
     }
 
 

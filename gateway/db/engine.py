@@ -21,6 +21,7 @@ from gateway import errors
 PATIENCE_SECONDS = 4.0
 
 T = TypeVar("T")
+LOCK_NOT_AVAILABLE = "55P03"
 READ_ONLY = "25006"  # the SQLSTATE of a standby that has not taken over yet
 
 
@@ -66,6 +67,14 @@ class Database:
         await self._engine.dispose()
 
 
+class LockedError(errors.GatewayError):
+    """503: somebody else held a row for longer than `database.lock_timeout`. Nothing was changed."""
+
+    def __init__(self) -> None:
+        one = _silent()
+        super().__init__(one.status, one.type, one.reason, one.message, retry=one.retry, headers=one.headers)
+
+
 class StatementRefusedError(Exception):
     """Postgres refused a statement for what it says, not because it could not be asked: a defect of ours."""
 
@@ -106,6 +115,8 @@ def _translated() -> Iterator[None]:
             raise _silent() from error
         raise StatementRefusedError(str(error.orig)) from error
     except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", None) == LOCK_NOT_AVAILABLE:
+            raise LockedError from error
         raise _silent() from error
 
 

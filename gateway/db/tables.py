@@ -182,7 +182,7 @@ tasks = Table(
     Column("credits_cost", BigInteger),
     _moment("ended_at"),
     _moment("read_at"),  # last upstream read, failed ones too
-    _moment("seen_at", now=True),  # when `body` was Pixapi's word
+    Column("seen_at", DateTime(timezone=True), server_default=NOW),  # when `body` was Pixapi's word
     _moment("reading_until"),  # a process is reading it now
     Column(
         "reads", BigInteger, nullable=False, server_default=text("0")

@@ -7,7 +7,9 @@ the first byte of the answer: bound to its task, settled, released, or kept as u
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from starlette.types import Receive, Scope, Send
 
@@ -21,7 +23,10 @@ from gateway.pool.dispatch import Dispatched, Dispatcher, PaidCall
 from gateway.pool.pool import UpstreamKey
 from gateway.proxy.exchange import Exchange, Hold, RequestBody, exchange_of
 from gateway.proxy.generation import Operation
+from gateway.proxy.leaving import left
 from gateway.proxy.relay import relay
+from gateway.repeats.answer import Answer, failed
+from gateway.repeats.repeats import Repeats
 from gateway.tasks.status import first_state
 from gateway.telemetry import Metrics
 from gateway.upstream.answer_scanner import AnswerScanner
@@ -30,6 +35,7 @@ from gateway.upstream.client import Reply
 from gateway.upstream.headers import toward_client
 from gateway.upstream.outcomes import Verdict
 
+Result = TypeVar("Result")
 LARGEST_SUBMIT = 1024 * 1024
 
 
@@ -44,6 +50,16 @@ class Finished:
     held: int | None = None  # micro-credits still held
     charged: int | None = None
     remaining: int | None = None
+    executed: bool = True  # false when certainly nothing was
+    unknown: bool = False
+
+    @property
+    def answer(self) -> Answer:
+        """What a repeat of the call gets."""
+        if self.reply is not None:
+            content_type = self.reply.content_type or b"application/json"
+            return Answer(self.reply.status, content_type, self.reply.body)
+        return failed(self.error or errors.internal_error(), executed=self.executed, unknown=self.unknown)
 
     def discard(self) -> None:
         if self.reply is not None:
@@ -58,6 +74,7 @@ class Generations:
     ledger: Ledger
     models: ModelList
     metrics: Metrics
+    repeats: Repeats
     sync_timeout: float
     submit_timeout: float
 
@@ -69,25 +86,42 @@ class Generations:
         call = self._call(exchange, hold, body, operation)
         task = seat.start(self._run(call, hold, body, operation))
         hold.claimed = True
+        leaving = asyncio.create_task(left(receive))
         try:
             finished = await asyncio.shield(task)
         except asyncio.CancelledError:
             # Requests are cancelled only when the process ends: the client must not take that for a reason to repeat.
             task.add_done_callback(_discard)
+            leaving.cancel()
             raise errors.outcome_unknown(
                 "The gateway had to end before Pixapi answered. The call may have been executed; the platform "
                 "team sees it by this request id.",
                 timed_out=False,
             ) from None
         _note(exchange, finished)
+        delivered = False
+        try:
+            delivered = await self._answer(finished, send, leaving)
+        finally:
+            leaving.cancel()
+            self._written(hold, finished, delivered=delivered)
         if finished.reply is None:
             raise finished.error or errors.internal_error()
+
+    async def _answer(self, finished: Finished, send: Send, leaving: asyncio.Task[None]) -> bool:
+        """Whether the client was still there when the last of its answer was written; errors are rendered elsewhere."""
+        if finished.reply is None:
+            return not leaving.done()
         reply = finished.reply
-        try:
-            headers = toward_client(reply.content_type, reply.body.size)
-            await relay(send, reply.status, headers, reply.body)
-        finally:
-            reply.body.close()
+        headers = toward_client(reply.content_type, reply.body.size)
+        return await relay(send, reply.status, headers, reply.body, leaving)
+
+    def _written(self, hold: Hold, finished: Finished, *, delivered: bool) -> None:
+        repeatable = hold.order.repeatable
+        if repeatable is None:
+            finished.discard()
+        else:
+            self.repeats.written(hold.id, repeatable, finished.answer, delivered=delivered)
 
     def _call(self, exchange: Exchange, hold: Hold, body: RequestBody, operation: Operation) -> PaidCall:
         def serves(key: UpstreamKey) -> bool:
@@ -105,6 +139,28 @@ class Generations:
         )
 
     async def _run(self, call: PaidCall, hold: Hold, body: RequestBody, operation: Operation) -> Finished:
+        """The call to its end, kept for whoever repeats it before its own client gets a byte."""
+        repeatable = hold.order.repeatable
+        if repeatable is None:
+            return await self._send(call, hold, body, operation)
+        self.repeats.began(hold.id)
+        try:
+            finished = await self._send(call, hold, body, operation)
+        except BaseException:
+            self.repeats.gave_up(hold.id)
+            raise
+        self.repeats.ended(hold.id, finished.answer, finished.discard)
+        return finished
+
+    async def _concluded(self, hold: Hold, verb: Awaitable[Result], finished: Finished) -> Result:
+        """Writes the hold's end down, and beside it the answer for repeats: a slow database is waited for once."""
+        repeatable = hold.order.repeatable
+        if repeatable is None:
+            return await verb
+        done, _ = await asyncio.gather(verb, self.repeats.keep(hold.id, repeatable, finished.answer))
+        return done
+
+    async def _send(self, call: PaidCall, hold: Hold, body: RequestBody, operation: Operation) -> Finished:
         try:
             dispatched = await self.dispatcher.pay(call)
             for attempt in dispatched.attempts:
@@ -132,13 +188,14 @@ class Generations:
         unknown = dispatched.verdict is Verdict.UNKNOWN
         reason = dispatched.error.reason if dispatched.error is not None else dispatched.verdict.value
         conclusion = Conclusion(state="unknown" if unknown else "released", reason=reason)
-        ended = await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
-        return Finished(
+        finished = Finished(
             dispatched,
             error=dispatched.error,
+            executed=unknown,
+            unknown=unknown,
             held=hold.order.quote if unknown else None,
-            remaining=None if ended is None else ended.remaining,
         )
+        return await self._ended(hold, conclusion, finished)
 
     async def _accepted(self, hold: Hold, dispatched: Dispatched, reply: Reply) -> Finished:
         """The task and its owner are recorded before the client learns its id."""
@@ -151,10 +208,12 @@ class Generations:
         record = NewTask(
             id=task.id, upstream_key_id=dispatched.key.id, status="submitted", body=first_state(task)
         )
-        await self.ledger.bind_surely(hold.id, hold.order, record, _sent(dispatched))
-        return Finished(
+        finished = Finished(
             dispatched, reply=reply, task_id=task.id, held=hold.order.quote, remaining=hold.remaining
         )
+        binding = self.ledger.bind_surely(hold.id, hold.order, record, _sent(dispatched))
+        await self._concluded(hold, binding, finished)
+        return finished
 
     async def _completed(
         self, hold: Hold, body: RequestBody, dispatched: Dispatched, reply: Reply
@@ -173,10 +232,7 @@ class Generations:
             estimated=True,
             flags=() if answer.images else ("odd_answer",),
         )
-        ended = await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
-        return Finished(
-            dispatched, reply=reply, charged=cost, remaining=None if ended is None else ended.remaining
-        )
+        return await self._ended(hold, conclusion, Finished(dispatched, reply=reply, charged=cost))
 
     async def _odd(self, hold: Hold, dispatched: Dispatched, reply: Reply) -> Finished:
         """A complete 2xx that is not Pixapi's: something was executed, so the quote is charged and flagged."""
@@ -184,16 +240,21 @@ class Generations:
         conclusion = Conclusion(
             state="settled", settled=hold.order.quote, estimated=True, flags=("odd_answer",)
         )
-        ended = await self.ledger.end_surely(hold.id, conclusion, _sent(dispatched))
-        return Finished(
+        finished = Finished(
             dispatched,
             charged=hold.order.quote,
-            remaining=None if ended is None else ended.remaining,
             error=errors.upstream_error(
                 f"Pixapi answered {reply.status} with something that is not an answer of its API. The call counts as "
                 "executed and is charged at its quote; the platform team sees it by this request id."
             ),
         )
+        return await self._ended(hold, conclusion, finished)
+
+    async def _ended(self, hold: Hold, conclusion: Conclusion, finished: Finished) -> Finished:
+        """The call with what is left of the quota after its end."""
+        ending = self.ledger.end_surely(hold.id, conclusion, _sent(finished.dispatched))
+        ended = await self._concluded(hold, ending, finished)
+        return replace(finished, remaining=None if ended is None else ended.remaining)
 
 
 def _sent(dispatched: Dispatched) -> list[SentVia]:

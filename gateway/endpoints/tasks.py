@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from starlette.types import Receive, Scope, Send
@@ -12,8 +11,11 @@ from starlette.types import Receive, Scope, Send
 from gateway import errors
 from gateway.access.authenticator import Authenticator
 from gateway.clock import Clock
+from gateway.errors import GatewayError
+from gateway.proxy.admission import admit
 from gateway.proxy.caching import Found, asks_anew
 from gateway.proxy.exchange import Exchange, exchange_of
+from gateway.proxy.leaving import unless_left
 from gateway.proxy.relay import reply
 from gateway.tasks.entries import TaskEntries
 from gateway.tasks.reader import TaskReader
@@ -50,23 +52,24 @@ class Tasks:
         reading = await self.reader.read(team_id, task_id, exchange.request_id, renew=asks_anew(exchange))
         seconds = waits(exchange)
         if seconds and not reading.ended:
+            exchange.waited = True
             changed = await self._wait(task_id, reading, seconds, receive)
-            # A key that was revoked meanwhile is told nothing any more.
-            await self.authenticator.authenticate(exchange.header_values(b"authorization"))
-            reading = changed or await self.reader.last_known(team_id, task_id)
+            await admit(exchange, self.authenticator)  # a key that was revoked meanwhile is told nothing
+            reading = changed or await self._last_known(team_id, task_id, reading)
         found = self._found(exchange, reading)
         await reply(send, 200, found.headers, found.body)
 
+    async def _last_known(self, team_id: UUID, task_id: str, before: Reading) -> Reading:
+        try:
+            return await self.reader.last_known(team_id, task_id)
+        except GatewayError as error:
+            if error.status != 503:
+                raise
+            return replace(before, cache="stale")
+
     async def _wait(self, task_id: str, seen: Reading, seconds: int, receive: Receive) -> Reading | None:
         """The task once its status is another; None when the time is over or the client has left."""
-        change = asyncio.create_task(self.watch.change(task_id, seen, seconds))
-        leaving = asyncio.create_task(_left(receive))
-        try:
-            await asyncio.wait({change, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            return change.result() if change.done() else None
-        finally:
-            change.cancel()
-            leaving.cancel()
+        return await unless_left(receive, self.watch.change(task_id, seen, seconds))
 
     def _found(self, exchange: Exchange, reading: Reading) -> Found:
         exchange.cache = reading.cache
@@ -99,8 +102,3 @@ def _asked(exchange: Exchange, scope: Scope) -> tuple[UUID, str]:
         raise errors.task_not_found()
     exchange.task_id = task_id
     return exchange.principal.team_id, task_id
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -224,7 +224,11 @@ def allowed_per_minute(requests_per_minute: int, lane: Lane) -> int:
 
 
 def _refusal(reply: Any, plan: _Plan) -> Refusal | None:
+    if not isinstance(reply, list) or not reply or not all(isinstance(one, int) for one in reply):
+        raise CacheGone("not a reply of the script")
     number = reply[0]
+    if not 0 <= number <= len(plan.keys) or (0 < number <= len(plan.rates) and len(reply) != 3):
+        raise CacheGone("not a reply of the script")
     if number == 0:
         return None
     if number <= len(plan.rates):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import errors
 from gateway.access.authenticator import Authenticator
+from gateway.proxy.admission import admit
 from gateway.proxy.exchange import exchange_of
 
 
@@ -17,17 +17,5 @@ class AuthenticationMiddleware:
         self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = exchange_of(scope)
-        principal = await self._authenticator.authenticate(exchange.header_values(b"authorization"))
-        exchange.principal = principal
-        if not principal.may_call_from(exchange.client):
-            raise errors.forbidden(
-                f"This key may not be used from {exchange.client or 'this address'}; the platform team sets "
-                "its allowed addresses.",
-                "address_not_allowed",
-            )
-        if principal.team_suspended:
-            raise errors.forbidden(
-                f"The team '{principal.team_slug}' is suspended; ask the platform team.", "team_suspended"
-            )
+        await admit(exchange_of(scope), self._authenticator)
         await self._app(scope, receive, send)

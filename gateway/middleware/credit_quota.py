@@ -100,6 +100,7 @@ class CreditQuotaMiddleware:
             operation=operation.value,
             model=model.id,
             quote=price.hold,
+            repeatable=exchange.repeatable,
         )
         placed = await self._ledger.place(order)
         return Hold(placed.id, order, model, price.credits, placed.remaining)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -66,15 +67,16 @@ class RequestBodyMiddleware:
         kind = content_type[0].partition(b";")[0].strip().lower() if len(content_type) == 1 else b""
         if kind == b"application/json":
             _check_charset(content_type[0])
-            parsed = await self._json(exchange, receive, raw)
+            parsed, digest = await self._json(exchange, receive, raw)
         elif kind == b"multipart/form-data" and self._operation.takes_files:
-            parsed = await self._form(exchange, receive, raw, content_type[0])
+            parsed, digest = await self._form(exchange, receive, raw, content_type[0])
         else:
             accepted = "application/json" + (" or multipart/form-data" if self._operation.takes_files else "")
             raise errors.unsupported_media_type(f"Send exactly one Content-Type, {accepted}.")
-        return RequestBody(raw, content_type[0], parsed)
+        named = b"%s %s " % (self._operation.path.encode(), kind)
+        return RequestBody(raw, content_type[0], parsed, hashlib.sha256(named + digest).digest())
 
-    async def _json(self, exchange: Exchange, receive: Receive, raw: SpooledBody) -> Generation:
+    async def _json(self, exchange: Exchange, receive: Receive, raw: SpooledBody) -> tuple[Generation, bytes]:
         limit = self._max_json_bytes
         _check_length(exchange, limit, "A JSON body")
         pieces = bytearray()
@@ -84,17 +86,18 @@ class RequestBodyMiddleware:
                 raise errors.too_large(f"A JSON body may have {limit} bytes.")
         document = bytes(pieces)
         await raw.write(document)
-        return generation.from_json(strict_json.parse(document), self._operation)
+        digest = hashlib.sha256(document).digest()
+        return generation.from_json(strict_json.parse(document), self._operation), digest
 
     async def _form(
         self, exchange: Exchange, receive: Receive, raw: SpooledBody, content_type: bytes
-    ) -> Generation:
+    ) -> tuple[Generation, bytes]:
         reader = FormReader(boundary_of(content_type), self._form_limits)
         _check_length(exchange, self._form_limits.max_bytes, "A form")
         async for chunk in self._chunks(receive):
             reader.feed(chunk)
             await raw.write(chunk)
-        return generation.from_form(reader.finish(), self._operation)
+        return generation.from_form(reader.finish(), self._operation), reader.sha256
 
     async def _chunks(self, receive: Receive) -> AsyncIterator[bytes]:
         more, size, began = True, 0, asyncio.get_running_loop().time()

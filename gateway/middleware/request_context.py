@@ -73,7 +73,8 @@ class RequestContextMiddleware:
         seconds = self._clock.monotonic() - exchange.started
         route = getattr(scope.get("route"), "path", None) or "unmatched"
         self._metrics.requests.labels(route, scope["method"], str(status)).inc()
-        self._metrics.seconds.labels(route).observe(seconds)
+        if not exchange.waited:
+            self._metrics.seconds.labels(route).observe(seconds)
         if exchange.cache is not None:
             self._metrics.cache_results.labels(route, exchange.cache).inc()
         if exchange.upstream_ms is not None:

@@ -17,6 +17,7 @@ from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.pool.health import Look
 from gateway.pool.pool import Lease, Pool, UpstreamKey, no_key
+from gateway.pool.read_budget import ReadFor
 from gateway.pool.retry_budget import RetryBudget
 from gateway.spool import SpooledBody
 from gateway.upstream import outcomes
@@ -166,13 +167,16 @@ class Dispatcher:
             reply.body.close()
         return Look.ACCEPTED if outcomes.is_model_list(body) else Look.UNDECIDED
 
-    def take_task_read(self, account: str, preferred: UUID, *, due: bool) -> Lease | None:
+    def take_task_read(self, account: str, preferred: UUID, purpose: ReadFor) -> Lease | None:
         """A lease for `read_with`, as `Pool.take_task_read` gives it."""
-        return self._pool.take_task_read(account, preferred, due=due)
+        return self._pool.take_task_read(account, preferred, purpose)
 
-    def release(self, lease: Lease) -> None:
-        """Gives a lease back that was not used."""
-        self._pool.release(lease)
+    def release(self, lease: Lease, *, made: bool) -> None:
+        """Gives a lease back that was not used; without `made` the key's share of reads is given back too."""
+        if made:
+            self._pool.release(lease)
+        else:
+            self._pool.give_back_task_read(lease)
 
     async def read_with(self, lease: Lease, path: str, request_id: str) -> Reply:
         """A free GET through a key that is leased already; raises as `read` does."""

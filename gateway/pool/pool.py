@@ -30,7 +30,7 @@ from gateway.pool.health import (
 )
 from gateway.pool.key_ring import KeyRing, Lease, UpstreamKey
 from gateway.pool.notes import Notes
-from gateway.pool.read_budget import ReadBudgets, Reserve
+from gateway.pool.read_budget import ReadBudgets, ReadFor, Reserve
 from gateway.pool.refusals import all_full, all_rest, no_key
 from gateway.pool.selection import Candidate, choose
 from gateway.pool.vault import Vault
@@ -139,16 +139,18 @@ class Pool:
             if key.account == account and key.state in ("active", "draining")
         ]
 
-    def take_task_read(self, account: str, preferred: UUID, *, due: bool) -> Lease | None:
-        """A lease for one read of a task within the reads a second of a key; None when there is none now.
-
-        `due` for the reconciler's reads, which go before clients' polls where it comes to that.
-        """
+    def take_task_read(self, account: str, preferred: UUID, purpose: ReadFor) -> Lease | None:
+        """A lease for one read of a task within the reads a second of a key; None when there is none now."""
         now = self._clock.monotonic()
         for key in sorted(self.readers(account), key=lambda key: key.id != preferred):
-            if not self._rests(key, Use.READ) and self._budgets.of(key.id).take(now, due=due):
+            if not self._rests(key, Use.READ) and self._budgets.of(key.id).take(now, purpose):
                 return self._lease([key], Use.READ)
         return None
+
+    def give_back_task_read(self, lease: Lease) -> None:
+        """The read is not made: neither the lease nor the key's share of reads is used."""
+        self.release(lease)
+        self._budgets.of(lease.key.id).give_back()
 
     def read_room(self) -> dict[str, int]:
         """How many task reads could be made at once, by account."""

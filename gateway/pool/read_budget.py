@@ -1,7 +1,8 @@
 """How many task reads a key may make: so many in any window of time, shared by clients' polls and the reconciler. Pure.
 
-The window slides, so no second sees more than its share. While the reconciler has tasks that are due, every second
-read is left to it; while one is about to break the promise of section 5 of the contract, all of them.
+The window slides, so no second sees more than its share. While the reconciler has tasks that are due, polls get at
+most half of the reads; while one is about to break the promise of section 5 of the contract, none. Ended tasks are read
+anew only from what else would not be used: never more than half, nothing while tasks are due.
 Times are monotonic seconds.
 """
 
@@ -24,44 +25,62 @@ class Reserve(Enum):
     ALL = "all"
 
 
+class ReadFor(Enum):
+    """Why a task is read: it is due, a client polls it, or one wants an ended task anew."""
+
+    DUE = "due"
+    POLL = "poll"
+    RENEWAL = "renewal"
+
+
 class ReadBudget:
     """The reads of one key, `per_second` of them."""
 
     def __init__(self, per_second: float) -> None:
         self._most = max(1, math.ceil(per_second))
         self._window = self._most / per_second
-        self._taken: deque[float] = deque(maxlen=self._most)
-        self._poll_was_last = False
+        self._taken: deque[tuple[float, ReadFor]] = deque(maxlen=self._most)
         self._reserve = Reserve.NOTHING
         self._reserved_until = 0.0
 
     def room(self, now: float) -> int:
         """Reads that may be made at once."""
-        while self._taken and self._taken[0] + self._window <= now:
+        while self._taken and self._taken[0][0] + self._window <= now:
             self._taken.popleft()
         return self._most - len(self._taken)
 
     def opens_in(self, now: float) -> float:
         """Seconds until there is room."""
-        return 0.0 if self.room(now) else self._taken[0] + self._window - now
+        return 0.0 if self.room(now) else self._taken[0][0] + self._window - now
 
-    def take(self, now: float, *, due: bool) -> bool:
-        """Takes one read when there is room; `due` for the reconciler's, else a poll's, which may be kept out."""
-        if not self.room(now) or (not due and self._keeps_out(now)):
+    def take(self, now: float, purpose: ReadFor) -> bool:
+        """Takes one read when there is room for its purpose."""
+        room = self.room(now)
+        if not room or self._keeps_out(purpose, room, now):
             return False
-        self._taken.append(now)
-        self._poll_was_last = not due
+        self._taken.append((now, purpose))
         return True
+
+    def give_back(self) -> None:
+        """The read that was taken last is not made."""
+        if self._taken:
+            self._taken.pop()
 
     def reserve(self, reserve: Reserve, now: float) -> None:
         """Keeps reads from polls; forgotten after a while unless said again."""
         self._reserve = reserve
         self._reserved_until = now + RESERVED_SECONDS
 
-    def _keeps_out(self, now: float) -> bool:
-        if now >= self._reserved_until or self._reserve is Reserve.NOTHING:
+    def _keeps_out(self, purpose: ReadFor, room: int, now: float) -> bool:
+        reserve = self._reserve if now < self._reserved_until else Reserve.NOTHING
+        half = max(1, self._most // 2)
+        if purpose is ReadFor.DUE:
             return False
-        return self._reserve is Reserve.ALL or self._poll_was_last
+        if purpose is ReadFor.RENEWAL:
+            return reserve is not Reserve.NOTHING or self._most - room >= half
+        if reserve is Reserve.HALF:
+            return sum(one is not ReadFor.DUE for _, one in self._taken) >= half
+        return reserve is Reserve.ALL
 
 
 class ReadBudgets:

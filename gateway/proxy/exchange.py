@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from gateway.access.principal import Address, Principal
 from gateway.catalog.price_book import ModelPrice
-from gateway.credits.terms import Order
+from gateway.credits.terms import Order, Repeatable
 from gateway.proxy.generation import Generation, Operation
 from gateway.proxy.paid_calls import Seat
 from gateway.spool import SpooledBody
@@ -26,6 +26,7 @@ class RequestBody:
     raw: SpooledBody
     content_type: bytes
     generation: Generation
+    fingerprint: bytes  # the same for the same route and content, whatever a form's boundary
 
 
 @dataclass(slots=True)
@@ -52,12 +53,15 @@ class Exchange:
     operation: Operation | None = None
     body: RequestBody | None = None
     seat: Seat | None = None
+    repeatable: Repeatable | None = None
+    repeated: str | None = None  # the hold of the call that this request repeats
     hold: Hold | None = None
     task_id: str | None = None
     upstream_key: str | None = None
     upstream_ms: int | None = None
     attempts: int = 0
     cache: str | None = None
+    waited: bool = False  # on its client's wish, so how long it took says nothing
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body_complete: bool = False  # whether the request's body has been read to its end
     failure: str | None = None  # the reason of the error that was answered

@@ -7,6 +7,7 @@ transfer encodings) is refused instead of interpreted.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,13 @@ class FormReader:
         self._field_count = 0
         self._fields: dict[str, str] = {}
         self._files: list[FormFile] = []
+        self._hash = hashlib.sha256()
+        self._part_hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> bytes:
+        """A digest of the finished form's parts, the same whatever its boundary: SDKs draw a new one for each try."""
+        return self._hash.digest()
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the body."""
@@ -130,6 +138,7 @@ class FormReader:
 
     def _begin(self, part: _Part) -> None:
         self._part = part
+        self._part_hash = hashlib.sha256()
         if part.is_file:
             if part.name in PRICED_FIELDS:
                 raise errors.bad_request(
@@ -146,6 +155,7 @@ class FormReader:
         self._text = bytearray()
 
     def _payload(self, part: _Part, data: bytes) -> None:
+        self._part_hash.update(data)
         if part.is_file:
             if part.bytes_received > self._limits.max_file_bytes:
                 raise errors.too_large(
@@ -160,6 +170,8 @@ class FormReader:
         self._text += data
 
     def _end(self, part: _Part) -> None:
+        head = repr((part.name, part.filename, part.content_type)).encode("utf-8", "surrogatepass")
+        self._hash.update(hashlib.sha256(head).digest() + self._part_hash.digest())
         if part.is_file:
             self._files.append(FormFile(part.name, part.filename, part.content_type, part.bytes_received))
             return

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -20,6 +20,19 @@ _DATABASE = re.compile(
     r"(?:/[^?]*)?(?:\?.*)?"
 )
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*\.?")
+# What redis-py calls them; each with the values that are of use.
+_REDIS_OPTIONS = {
+    "db": r"[0-9]{1,5}",
+    "username": r".*",
+    "password": r".*",
+    "ssl_cert_reqs": r"none|optional|required",
+    "ssl_check_hostname": r"(?i:true|false|yes|no|1|0)",
+    "ssl_ca_certs": r".+",
+    "ssl_ca_path": r".+",
+    "ssl_certfile": r".+",
+    "ssl_keyfile": r".+",
+    "ssl_password": r".*",
+}
 _PERCENT_ENCODE = "percent-encode special characters of the password (@ is %40, / is %2F, # is %23, ? is %3F)"
 
 
@@ -48,6 +61,7 @@ def check_redis_url(url: str) -> str:
         )
     if parts.fragment:
         raise ValueError(f"cannot be read as an address; {_PERCENT_ENCODE}")
+    _check_redis_options(parts.query)
     if parts.scheme == "unix":
         if not parts.path.strip("/"):
             raise ValueError("names no socket; write unix:///path/of/the.sock")
@@ -57,6 +71,15 @@ def check_redis_url(url: str) -> str:
     if not re.fullmatch(r"/?|/\d{1,5}", parts.path):
         raise ValueError("may have only a database number as its path, as in redis://host:6379/0")
     return url
+
+
+def _check_redis_options(query: str) -> None:
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        allowed = _REDIS_OPTIONS.get(name)
+        if allowed is None:
+            raise ValueError(f"has the option '{name}'; known ones are {', '.join(_REDIS_OPTIONS)}")
+        if not re.fullmatch(allowed, value):
+            raise ValueError(f"has an unusable value for the option '{name}'")
 
 
 def check_origin(url: str) -> str:

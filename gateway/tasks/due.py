@@ -74,14 +74,18 @@ class DueTasks:
             await connection.execute(_HURRY, values)
 
 
+# What lies further ahead than any of these was written before the clock stepped back, but for tasks put off for good.
 # Least recently read first: then no task waits longer than its own interval while there are reads for all of them.
 _CLAIM = text("""
 WITH due AS (
     SELECT found.id FROM unnest(CAST(:accounts AS text[]), CAST(:rooms AS integer[])) AS wanted(account, room)
     CROSS JOIN LATERAL (
         SELECT t.id FROM tasks t JOIN upstream_keys k ON k.id = t.upstream_key_id
-        WHERE t.ended_at IS NULL AND t.next_read_at <= now() AND coalesce(t.leased_until <= now(), true)
-          AND coalesce(t.reading_until <= now(), true) AND k.account = wanted.account
+        WHERE t.ended_at IS NULL AND k.account = wanted.account
+          AND NOT coalesce(t.next_read_at BETWEEN now() AND now() + interval '15 minutes', false)
+          AND t.next_read_at < now() + interval '1 year'
+          AND NOT coalesce(t.leased_until BETWEEN now() AND now() + interval '15 minutes', false)
+          AND NOT coalesce(t.reading_until BETWEEN now() AND now() + interval '15 minutes', false)
         ORDER BY coalesce(t.read_at, t.created_at)
         LIMIT wanted.room
         FOR UPDATE OF t SKIP LOCKED
@@ -100,7 +104,7 @@ FROM known
 WHERE t.id = known.id
 RETURNING t.id, t.team_id, t.hold_id, t.upstream_key_id, t.model, t.status, t.body, t.ended_at, t.failed_reads,
           extract(epoch FROM now() - t.created_at) AS age, extract(epoch FROM now() - t.read_at) AS read_ago,
-          extract(epoch FROM now() - t.seen_at) AS seen_ago,
+          extract(epoch FROM now() - coalesce(t.seen_at, t.created_at)) AS seen_ago,
           t.reads - coalesce(t.reading_until > now(), false)::integer AS reads,
           known.account, known.quote, known.hold_open
 """)

@@ -13,7 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.cache.client import CacheClient, CacheGone, Script
+from gateway.cache import entry
+from gateway.cache.client import CacheClient, Script
 from gateway.clock import Clock
 from gateway.tasks.reading import Cache, Reading
 from gateway.tasks.registry import TaskRecord
@@ -25,10 +26,6 @@ LARGEST_IN_MEMORY = 256 * 1024
 LARGEST_IN_REDIS = 1024 * 1024
 OVERHEAD = 500  # bytes of an entry besides its body, about
 
-_GET = Script("""
-local value = redis.call('GET', KEYS[1])
-return value and {value, redis.call('PTTL', KEYS[1])}
-""")
 # A value begins with its rank, fixed in width: ended before running, then by the number of the read.
 _PUT = Script("""
 local known = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
@@ -106,13 +103,10 @@ class TaskEntries:
         """What any process knows of the team's task and may still show."""
         if (found := self.known(team_id, task_id)) is not None:
             return found
-        try:
-            answer = await self._cache.script(_GET, [_name(team_id, task_id)], [])
-        except CacheGone:
+        found_there = await entry.fetch(self._cache, _name(team_id, task_id))
+        if found_there is None:
             return None
-        if not isinstance(answer, list):
-            return None
-        shared = self._read(team_id, task_id, *answer)
+        shared = self._read(team_id, task_id, *found_there)
         return None if shared is None else self._remember(team_id, task_id, shared)
 
     def keep(self, team_id: UUID, task_id: str, reading: Reading) -> Reading:
@@ -155,14 +149,11 @@ class TaskEntries:
         self._cache.script_soon(_PUT, [_name(team_id, task_id)], [rank, msgspec.msgpack.encode(value), lives])
 
     def _read(self, team_id: UUID, task_id: str, raw: bytes, left: int) -> Reading | None:
-        try:
-            value = msgspec.msgpack.decode(raw[RANK_WIDTH:], type=_Value)
-        except msgspec.DecodeError:
+        value = entry.decode(raw[RANK_WIDTH:], _Value)
+        if value is None:
             return None
         if (value.team, value.task) != (team_id, task_id):
             log.error("an entry of another task", extra={"task_id": task_id})
-            return None
-        if left <= 0:
             return None
         now = self._clock.monotonic()
         return Reading(

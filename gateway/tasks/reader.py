@@ -23,6 +23,7 @@ from gateway.db.engine import promptly
 from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatcher
 from gateway.pool.pool import Lease
+from gateway.pool.read_budget import ReadFor
 from gateway.tasks.entries import TaskEntries
 from gateway.tasks.reading import Cache, Reading
 from gateway.tasks.registry import Registry, Seen, TaskRecord
@@ -133,20 +134,19 @@ class TaskReader:
     async def _look_up(self, team_id: UUID, task_id: str, request_id: str, *, renew: bool) -> Reading:
         """From Postgres what has ended or was only just read, else from Pixapi."""
         record = await promptly(self._registry.find(team_id, task_id))
-        if record is None and self._ledger.is_unbound(task_id):
+        if record is None and self._ledger.is_unbound(team_id, task_id):
             raise errors.dependency_unavailable(
                 "The task is accepted but not recorded yet. Ask again shortly."
             )
         if record is None:
             raise errors.task_not_found()
-        if renew:
-            return await self._read(record, request_id, "client")
-        if record.ended:
+        if record.ended and not renew:
             return self._entries.keep(team_id, task_id, self._entries.recorded(record, "hit"))
-        if (known := self._entries.known(team_id, task_id)) is not None:
+        if not renew and (known := self._entries.known(team_id, task_id)) is not None:
             return known  # the reconciler has read it meanwhile
-        if record.read_ago is not None and record.read_ago < self._entries.unfinished:
-            seen: Cache = "stale" if record.failed_reads else "hit"  # another process has just read it
+        if record.read_ago is not None and 0 <= record.read_ago < self._entries.unfinished:
+            # Somebody has just read it: that is as new as anybody may ask for.
+            seen: Cache = "stale" if record.failed_reads and not record.ended else "hit"
             return self._entries.keep(team_id, task_id, self._entries.recorded(record, seen))
         return await self._read(record, request_id, "client")
 
@@ -166,9 +166,8 @@ class TaskReader:
 
     async def _attempt(self, record: TaskRecord, request_id: str, by: By) -> Reading | None:
         """One try to read; None while another process is at it."""
-        lease = self._dispatcher.take_task_read(
-            record.account, record.upstream_key_id, due=by == "reconciler"
-        )
+        purpose = ReadFor.DUE if by == "reconciler" else ReadFor.RENEWAL if record.ended else ReadFor.POLL
+        lease = self._dispatcher.take_task_read(record.account, record.upstream_key_id, purpose)
         if lease is None:
             return self._entries.recorded(record, "stale", asked=False)
         begun = None
@@ -178,8 +177,9 @@ class TaskReader:
             log.warning("task not read", extra={"task_id": record.id, "reason": error.reason})
         if begun is not None and begun.verdict == "go":
             return await self._read_with(lease, record, begun.number, request_id, by)
-        self._dispatcher.release(lease)
-        if begun is None or begun.verdict == "full":
+        full = begun is not None and begun.verdict == "full"
+        self._dispatcher.release(lease, made=full)  # made by another process, as far as this one's share goes
+        if begun is None or full:
             return self._entries.recorded(record, "stale", asked=False)
         return None if begun.verdict == "busy" else await self._as_recorded_now(record)
 
@@ -188,7 +188,7 @@ class TaskReader:
         self._metrics.coalesced.labels("tasks").inc()
         until = self._clock.monotonic() + OTHERS_SECONDS
         pause = FIRST_LOOK
-        while (left := until - self._clock.monotonic()) > 0:
+        while not self._watch.closed and (left := until - self._clock.monotonic()) > 0:
             told = await self._watch.next(record.id, record.status, min(pause, left))
             if told is not None:
                 return replace(told, direct=False)

@@ -212,7 +212,7 @@ _TASK = (
         tasks.c.failed_reads,
         _ago(tasks.c.created_at).label("age"),
         _ago(tasks.c.read_at).label("read_ago"),
-        _ago(tasks.c.seen_at).label("seen_ago"),
+        _ago(func.coalesce(tasks.c.seen_at, tasks.c.ended_at, tasks.c.created_at)).label("seen_ago"),
         _READS.label("reads"),
         upstream_keys.c.account,
         holds.c.quote,

@@ -51,6 +51,11 @@ class Watch:
         events.listen(TOPIC, self._heard)
 
     @property
+    def closed(self) -> bool:
+        """Whether nobody can wait any more."""
+        return self._closed
+
+    @property
     def waiting(self) -> int:
         """How many wait."""
         return sum(wait.waiting for wait in self._waited_for.values())

@@ -16,11 +16,12 @@ depends_on = None
 #   ended   it has ended (and is not to be read `again`)
 #   full    the upstream key has had its reads of this window
 # A key's reads are slots, each taken at most once per `span`: whatever the number of processes, no span sees more.
+# An instant that lies ahead was written before the clock stepped back, and binds nobody.
 UP = """
 ALTER TABLE tasks ADD COLUMN reads bigint NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN reading_until timestamptz;
-ALTER TABLE tasks ADD COLUMN seen_at timestamptz NOT NULL DEFAULT now();
-UPDATE tasks SET seen_at = coalesce(ended_at, read_at, created_at);
+ALTER TABLE tasks ADD COLUMN seen_at timestamptz;  -- NULL for tasks before this, rather than a long lock
+ALTER TABLE tasks ALTER COLUMN seen_at SET DEFAULT now();
 
 CREATE TABLE upstream_read_slots (
     upstream_key_id uuid NOT NULL
@@ -36,7 +37,7 @@ DECLARE
     free integer;
 BEGIN
     SELECT r.slot INTO free FROM upstream_read_slots r
-    WHERE r.upstream_key_id = key AND r.slot < slots AND r.taken_at <= at - span
+    WHERE r.upstream_key_id = key AND r.slot < slots AND (r.taken_at <= at - span OR r.taken_at > at)
     ORDER BY r.taken_at LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
         UPDATE upstream_read_slots r SET taken_at = at WHERE r.upstream_key_id = key AND r.slot = free;
@@ -65,9 +66,9 @@ BEGIN
     at := clock_timestamp();
     IF NOT FOUND OR (known.ended_at IS NOT NULL AND NOT again) THEN
         verdict := 'ended';
-    ELSIF known.reading_until > at THEN
+    ELSIF known.reading_until > at AND known.reading_until <= at + busy THEN
         verdict := 'busy';
-    ELSIF known.read_at > at - every THEN
+    ELSIF known.read_at > at - every AND known.read_at <= at THEN
         verdict := 'recent';
     ELSIF NOT gateway_take_read_slot(key, slots, span) THEN
         verdict := 'full';

@@ -18,6 +18,7 @@ OUTSIDE = (GATEWAY / "errors.py", GATEWAY / "sandbox")
 # Reasons that are put together where they are raised: the expression, and every word it can become.
 COMPUTED = {
     ("access/team_keys.py", "f'key_{state}'"): ("key_expired", "key_revoked"),
+    ("repeats/shelf.py", "headers['reason']"): ("upstream_outcome_unknown", "upstream_error"),
     ("upstream/outcomes.py", "scrub(error.word or 'rejected_by_pixapi', secret)"): ("rejected_by_pixapi",),
 }
 # What a constructor needs besides its message and reason, and does not change its row of the table.

@@ -51,6 +51,7 @@ def test_background_work_has_the_intervals_of_the_source() -> None:
         f"{watch.LOOK_SECONDS:g} s",
         f"{limits.RENEW_SECONDS:g} s",
         "always",
+        f"{runtime.REPEATS_SECONDS:g} s",
         f"{runtime.AGING_SECONDS:g} s",
         f"{runtime.PARTITIONS_SECONDS / 3600:g} h, and at start",
     ]

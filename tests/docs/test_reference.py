@@ -55,8 +55,7 @@ def test_the_settings_the_readme_calls_without_effect_are_read_nowhere() -> None
     text = page("README.md")
     paragraph = text[text.index("\nThe settings `") :].split("\n\n")[0]
     listed = set(spans(paragraph))
-    assert "repeats" in listed
-    fields = {name.partition(".")[2] for name in listed} - {""} | {"repeats"}
+    fields = {name.partition(".")[2] for name in listed} - {""}
     assert fields
     assert fields & _attributes_read() == set()
 

@@ -86,5 +86,5 @@ class FakeLedger(Ledger):
     def __init__(self, *unbound: str) -> None:
         self.unbound = set(unbound)
 
-    def is_unbound(self, task_id: str) -> bool:
+    def is_unbound(self, team_id: UUID, task_id: str) -> bool:
         return task_id in self.unbound

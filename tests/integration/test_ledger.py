@@ -99,7 +99,7 @@ async def test_a_bind_that_can_never_be_written_is_given_up_and_logged(
 ) -> None:
     hold, task = (await ledger.place(team.order())).id, replace(team.task(), status="a\0b")
     await ledger.bind_surely(hold, team.order(), task, [])
-    assert not ledger.is_unbound(task.id)
+    assert not ledger.is_unbound(team.team_id, task.id)
     said = {record.getMessage() for record in caplog.records if record.exc_info is not None}
     assert said == {"an item of the ledger cannot be written", "a verb of the ledger is given up"}
     assert {(record.name, record.levelname) for record in caplog.records} == {("gateway.ledger", "ERROR")}
@@ -146,11 +146,11 @@ async def test_a_task_is_known_as_unbound_until_it_is_written(
     hold, task = (await ledger.place(team.order())).id, team.task()
     database.down = True
     await ledger.bind_surely(hold, team.order(), task, [])
-    assert ledger.is_unbound(task.id)
+    assert ledger.is_unbound(team.team_id, task.id)
     database.down = False
 
     async def is_bound() -> bool:
-        return not ledger.is_unbound(task.id)
+        return not ledger.is_unbound(team.team_id, task.id)
 
     await eventually(is_bound)
     assert (await task_row(database, task.id)).hold_id == hold
@@ -161,7 +161,7 @@ async def test_with_postgres_there_nothing_is_left_to_repeat(
 ) -> None:
     hold, task = (await ledger.place(team.order())).id, team.task()
     await ledger.bind_surely(hold, team.order(), task, [])
-    assert not ledger.is_unbound(task.id)
+    assert not ledger.is_unbound(team.team_id, task.id)
     assert (await task_row(database, task.id)).hold_id == hold
     await ledger.end_surely(hold, SETTLED)
     assert (await hold_row(database, hold)).state == "settled"

@@ -17,6 +17,7 @@ from gateway.endpoints.generations import Generations
 from gateway.middleware.authentication import AuthenticationMiddleware
 from gateway.middleware.credit_quota import CreditQuotaMiddleware
 from gateway.middleware.rate_limits import RateLimitsMiddleware
+from gateway.middleware.repeats import RepeatsMiddleware
 from gateway.middleware.request_body import RequestBodyMiddleware
 from gateway.proxy.generation import Operation
 from gateway.runtime import Runtime, build
@@ -107,6 +108,7 @@ def test_the_chain_of_a_paid_route_is_in_order(runtime: Runtime, operation: Oper
     assert [type(one) for one in chain(route)] == [
         AuthenticationMiddleware,
         RequestBodyMiddleware,
+        RepeatsMiddleware,
         RateLimitsMiddleware,
         CreditQuotaMiddleware,
         Generations,

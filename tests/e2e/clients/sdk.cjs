@@ -37,6 +37,14 @@ const steps = {
   },
 
   'wrong-field': (client) => client.images.generate({ model, prompt: 'A cup', n: 0 }),
+  'gives-up-early': async () => {
+    const hasty = new OpenAI({ timeout: 1000, maxRetries: 5 })
+    const image = await photo('PHOTO_0')
+    const generated = await hasty.images.generate({ model, prompt: 'Hasty, from Node [fault:delay=2.5]' })
+    const edited = await hasty.images.edit({ model, prompt: 'Hasty edit, from Node [fault:delay=2.5]', image })
+    return [generated, edited]
+  },
+
   'unknown-outcome': (client) =>
     client.images.generate({ model, prompt: 'Lost, from Node [fault:reset_after_execute]' }),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.e2e.data_plane.rig import ASYNC, Rig, error_of, order, rig
+from tests.e2e import harness
+from tests.e2e.data_plane.rig import ASYNC, SYNC, Rig, error_of, order, rig
 from tests.e2e.harness import eventually
 
 
@@ -177,6 +179,37 @@ def test_a_key_revoked_while_it_waits_is_told_nothing(here: Rig) -> None:
         time.sleep(0.3)
         here.gateway.call("POST", f"/keys/{key.split('_')[1]}/revoke")
         assert asked.result().status_code == 401
+
+
+def test_a_team_suspended_while_it_waits_is_told_nothing(here: Rig) -> None:
+    task = here.submit()
+    with ThreadPoolExecutor(1) as threads:
+        poll(here, task)
+        asked = waiting(threads, here, task, "wait=2")
+        time.sleep(0.3)
+        here.gateway.call("POST", f"/teams/{here.team}/suspend")
+        try:
+            error_of(asked.result(), 403, "permission_error", "team_suspended")
+        finally:
+            here.gateway.call("POST", f"/teams/{here.team}/resume")
+    eventually(lambda: here.client.get("/gateway/account").status_code == 200)
+
+
+def test_who_waits_while_the_process_drains_is_answered_at_its_end(here: Rig) -> None:
+    with harness.beside(here.gateway.environment) as process, here.caller(here.key) as client:
+        client.base_url = httpx.URL(process.base)
+        task = here.submit()
+        with ThreadPoolExecutor(2) as threads:
+            client.get(f"/v1/tasks/{task}")
+            paid = threads.submit(client.post, SYNC, json=order("[fault:delay=3]"))
+            asked = threads.submit(client.get, f"/v1/tasks/{task}", headers={"prefer": "wait=60"})
+            time.sleep(0.7)
+            process.child.send_signal(signal.SIGTERM)
+            time.sleep(1.2)
+            assert not asked.done()
+            assert paid.result().status_code == 200
+            assert asked.result().json()["status"] in ("submitted", "processing")
+        assert process.child.wait(10) == 0
 
 
 def test_who_leaves_while_waiting_waits_no_longer(here: Rig) -> None:

@@ -48,9 +48,9 @@ class Team:
     id: UUID
     keys: tuple[str, ...]
 
-    def order(self, quote: int = CREDIT, key: int = 0, **fields: str) -> Order:
+    def order(self, quote: int = CREDIT, key: int = 0, **fields: Any) -> Order:
         """What a hold of the team is placed for."""
-        named = {"request_id": "r", "operation": "images", "model": "m"} | fields
+        named: dict[str, Any] = {"request_id": "r", "operation": "images", "model": "m"} | fields
         return Order(team_id=self.id, key_id=self.keys[key], quote=quote, **named)
 
     def joined(self, key: str) -> Team:

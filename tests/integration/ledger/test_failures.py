@@ -168,6 +168,38 @@ async def test_a_locked_counter_delays_or_refuses_and_never_leaves_a_hold(book: 
     book.proven()
 
 
+async def test_a_locked_team_delays_no_other_for_long(book: Book) -> None:
+    slow, other = book.team(), book.team()
+    for team in (slow, other):
+        await book.quota(team.owner(), "month", 1000)
+    ledger = book.process(lock_timeout=0.4, statement_timeout=0.6)
+    waited: list[float] = []
+
+    async def timed(team: Team) -> None:
+        began = time.monotonic()
+        await ledger.place(team.order())
+        waited.append(time.monotonic() - began)
+
+    with book.sql.transaction():
+        book.rows(
+            "SELECT FROM quota_periods c JOIN quotas q ON q.id = c.quota_id WHERE q.team_id = %s FOR UPDATE OF c",
+            slow.id,
+        )
+        stuck = [asyncio.create_task(ledger.place(slow.order())) for _ in range(5)]
+        for _ in range(20):
+            stuck.append(asyncio.create_task(ledger.place(slow.order())))
+            await asyncio.gather(*(timed(other) for _ in range(3)))
+            await asyncio.sleep(0.05)
+        found = await asyncio.gather(*stuck, return_exceptions=True)
+    assert all(isinstance(one, GatewayError) and one.status == 503 for one in found)
+    assert len(waited) == 60
+    assert max(waited) < 1
+    assert sorted(waited)[50] < 0.2  # only those in one batch with it waited at all
+    await ledger.close()
+    assert await ledger.place(slow.order())
+    book.proven()
+
+
 async def test_whoever_waits_for_a_hold_hears_within_five_seconds(book: Book) -> None:
     team = book.team()
     await book.quota(team.owner(), "month", 100)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway import errors
 from gateway.credits.batch import LARGEST, Batcher
+from gateway.db.engine import LockedError
 from gateway.errors import GatewayError
 
 
@@ -131,9 +132,61 @@ async def test_when_the_loop_ends_nobody_waits_for_ever() -> None:
     group = batcher(sink)
     futures = [group.put(item) for item in range(LARGEST + 5)]
     await asyncio.sleep(0.01)
-    assert group._leader is not None
-    group._leader.cancel()
+    assert group._common.leader is not None
+    group._common.leader.cancel()
     found = await asyncio.gather(*futures, return_exceptions=True)
     assert all(isinstance(one, asyncio.CancelledError) for one in found)
     sink.gate.set()
     assert await group.submit(3) == 30
+
+
+# Locks -------------------------------------------------------------------------------------------------------
+
+
+class LockedSink(Sink):
+    """Whatever has an item of the locked ten waits in vain."""
+
+    def __init__(self, locked: int) -> None:
+        super().__init__()
+        self.locked = locked
+        self.waits = 0
+
+    async def __call__(self, items: Sequence[int]) -> list[int]:
+        self.sent.append(list(items))
+        if any(item // 10 == self.locked for item in items):
+            self.waits += 1
+            await asyncio.sleep(0.05)
+            raise LockedError
+        return [item * 10 for item in items]
+
+
+async def test_a_lock_fails_its_own_lane_alone_and_then_delays_nobody() -> None:
+    sink = LockedSink(locked=3)
+    group = Batcher(sink, ident=lambda item: item, lane=lambda item: item // 10)
+    found = await asyncio.gather(*(group.submit(item) for item in range(60)), return_exceptions=True)
+    failed = [item for item, result in enumerate(found) if isinstance(result, LockedError)]
+    assert failed == list(range(30, 40))
+    assert [found[item] for item in range(60) if item not in failed] == [
+        item * 10 for item in range(60) if item not in failed
+    ]
+    waits = sink.waits
+    blocked = asyncio.create_task(group.submit(31))
+    await asyncio.sleep(0.01)
+    assert sink.waits == waits + 1
+    assert await asyncio.wait_for(group.submit(100), 0.02) == 1000
+    with pytest.raises(LockedError):
+        await blocked
+
+
+async def test_a_lane_that_is_free_again_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.credits.batch.APART_SECONDS", 0.05)
+    sink = LockedSink(locked=3)
+    group = Batcher(sink, ident=lambda item: item, lane=lambda item: item // 10)
+    with pytest.raises(LockedError):
+        await group.submit(30)
+    sink.locked = -1
+    await asyncio.sleep(0.06)
+    sink.sent.clear()
+    await asyncio.gather(group.submit(1), group.submit(32), group.submit(2))
+    assert sorted(item for batch in sink.sent for item in batch) == [1, 2, 32]
+    assert len(sink.sent) <= 2

@@ -78,7 +78,7 @@ class Rig:
         self, wanted: Generation, operation: Operation = IMAGES, app: ASGIApp = ok, **caller: Any
     ) -> Exchange:
         scope = http("POST", operation.path)
-        body = RequestBody(BUDGET.body(), b"application/json", wanted)
+        body = RequestBody(BUDGET.body(), b"application/json", wanted, b"")
         exchange = with_exchange(scope, principal=principal(**caller), operation=operation, body=body)
         middleware = CreditQuotaMiddleware(
             app, prices=self.prices, models=self.models, ledger=self.ledger, paid_calls=self.paid_calls

@@ -301,3 +301,49 @@ def test_any_bytes_are_a_form_or_a_400(junk: bytes, size: int) -> None:
     for body in (junk, MODEL + junk, MODEL + junk + END):
         found = outcome(body, size)
         assert isinstance(found, Form) or found.status == 400
+
+
+# The same form, whatever its boundary ------------------------------------------------------------------------
+
+
+def digest(boundary: bytes, parts: list[tuple[str, str | None, bytes]], step: int = 7) -> bytes:
+    body = b""
+    for name, filename, data in parts:
+        file = "" if filename is None else f'; filename="{filename}"'
+        head = f'Content-Disposition: form-data; name="{name}"{file}'
+        body += b"--" + boundary + b"\r\n" + head.encode() + b"\r\n\r\n" + data + b"\r\n"
+    body += b"--" + boundary + b"--\r\n"
+    reader = FormReader(boundary, FormLimits())
+    for start in range(0, len(body), step):
+        reader.feed(body[start : start + step])
+    reader.finish()
+    return reader.sha256
+
+
+PARTS: list[tuple[str, str | None, bytes]] = [
+    ("model", None, b"m"),
+    ("image", "a.png", b"\r\n--x"),
+    ("prompt", None, b""),
+]
+
+
+def test_a_form_s_digest_does_not_know_its_boundary() -> None:
+    found = {digest(boundary, PARTS, step) for boundary in (b"one", b"another-2") for step in (1, 7, 10_000)}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        PARTS[:2],
+        [*PARTS, ("prompt2", None, b"")],
+        [PARTS[1], PARTS[0], PARTS[2]],
+        [("model", None, b"M"), *PARTS[1:]],
+        [PARTS[0], ("image", "b.png", b"\r\n--x"), PARTS[2]],
+        [PARTS[0], ("image", None, b"\r\n--x"), PARTS[2]],
+        [PARTS[0], ("images", "a.png", b"\r\n--x"), PARTS[2]],
+        [("model", None, b"mi"), ("mage", "a.png", b"\r\n--x"), PARTS[2]],
+    ],
+)
+def test_another_form_has_another_digest(other: list[tuple[str, str | None, bytes]]) -> None:
+    assert digest(b"one", other) != digest(b"one", PARTS)

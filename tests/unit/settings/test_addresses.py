@@ -58,6 +58,7 @@ def test_database_refusals(url: str, words: str) -> None:
         "redis://h:6379/",
         "rediss://u:p@h:6380/15",
         "unix:///run/valkey.sock?db=1",
+        "rediss://h/1?ssl_cert_reqs=none&ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=false",
         "redis://[::1]/0",
     ],
 )
@@ -76,6 +77,9 @@ def test_redis_addresses(url: str) -> None:
         ("redis://h:0/0", "port 0"),
         ("unix://", "names no socket"),
         ("redis://h /0", "spaces"),
+        ("rediss://h?ssl_cert_reqs=bogus", "unusable value for the option 'ssl_cert_reqs'"),
+        ("redis://h?db=one", "unusable value for the option 'db'"),
+        ("redis://h?socket_timeout=abc", "has the option 'socket_timeout'; known ones are db"),
     ],
 )
 def test_redis_refusals(url: str, words: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway import errors
 from gateway.clock import Clock
 from gateway.pool.pool import Pool, UpstreamKey
-from gateway.pool.read_budget import ReadBudget, Reserve
+from gateway.pool.read_budget import ReadBudget, ReadFor, Reserve
 from gateway.tasks.due import Backlog, DueTasks
 from gateway.tasks.reader import TaskReader
 from gateway.tasks.reconciler import (
@@ -237,7 +237,7 @@ def test_as_many_tasks_as_promised_are_each_read_in_time_whatever_their_models(s
     while now < 600:
         due = [(last_read[n], n) for n in range(tasks) if next_at[n] <= now]
         heapq.heapify(due)
-        while due and budget.take(now, due=True):
+        while due and budget.take(now, ReadFor.DUE):
             _, n = heapq.heappop(due)
             longest = max(longest, now - last_read[n])
             last_read[n] = now

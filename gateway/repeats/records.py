@@ -1,0 +1,166 @@
+"""The records of paid calls that can be repeated: found by Idempotency-Key or by fingerprint, with what was answered.
+
+A record is made with its hold and goes when nothing was executed (see the migration). What its hold says counts where
+the record says less: a process may have been killed between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, text, update
+
+from gateway.db.engine import Database
+from gateway.db.tables import holds, idempotency_records
+
+BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A call that can be repeated. `state` is running, ended or unknown, `hold` its hold's; `kept` tells whether
+    `body`, `path` or `error` hold its answer."""
+
+    hold_id: UUID
+    fingerprint: bytes
+    state: str
+    hold: str
+    model: str
+    task_id: str | None
+    status: int | None
+    headers: dict[str, Any] | None
+    body: bytes | None
+    path: str | None
+
+    @property
+    def kept(self) -> bool:
+        return self.headers is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An answer as it is stored: `headers` hold the content type or the error."""
+
+    state: str
+    status: int
+    headers: dict[str, Any]
+    body: bytes | None = None
+    path: str | None = None
+    lives: float | None = None  # seconds from now; None leaves the record's own time
+
+
+class Records:
+    """Raises GatewayError 503 when Postgres cannot be asked."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by_key(self, team_id: UUID, idempotency_key: str) -> Record | None:
+        """The team's call with this Idempotency-Key."""
+        return await self._one(
+            idempotency_records.c.team_id == team_id,
+            idempotency_records.c.idempotency_key == idempotency_key,
+            idempotency_records.c.expires_at > func.now(),
+        )
+
+    async def by_hold(self, hold_id: UUID) -> Record | None:
+        return await self._one(idempotency_records.c.hold_id == hold_id)
+
+    async def take(
+        self, key_id: str, fingerprint: bytes, number: int, *, any_number: bool, window: float, grace: float
+    ) -> Record | None:
+        """The oldest call of this team key that its repeat `number` may join; taken, so that no other joins it."""
+        values = {
+            "key": key_id,
+            "wanted": fingerprint,
+            "number": number,
+            "any_number": any_number,
+            "joinable": timedelta(seconds=window),
+            "grace": timedelta(seconds=grace),
+        }
+        async with self._database.autocommit() as connection:
+            found: UUID | None = await connection.scalar(_TAKE, values)
+        return None if found is None else await self.by_hold(found)
+
+    async def keep(self, hold_id: UUID, kept: Kept) -> None:
+        """Writes an answer down; what was written first stays."""
+        values: dict[str, Any] = {
+            "state": kept.state,
+            "status": kept.status,
+            "headers": kept.headers,
+            "body": kept.body,
+            "body_path": kept.path,
+            "ended_at": func.coalesce(idempotency_records.c.ended_at, func.now()),
+        }
+        if kept.lives is not None:
+            values["expires_at"] = func.now() + timedelta(seconds=kept.lives)
+        async with self._database.autocommit() as connection:
+            await connection.execute(
+                update(idempotency_records)
+                .where(idempotency_records.c.hold_id == hold_id, idempotency_records.c.headers.is_(None))
+                .values(values)
+            )
+
+    async def delivered(self, hold_ids: Sequence[UUID], lives: float) -> None:
+        """The answers of these calls were written out in full: their records are of use for `lives` seconds more."""
+        async with self._database.autocommit() as connection:
+            await connection.execute(_DELIVERED, {"ids": list(hold_ids), "lives": timedelta(seconds=lives)})
+
+    async def clear(self) -> list[str]:
+        """Deletes what has expired; the files that held answers."""
+        files: list[str] = []
+        deleted = BATCH
+        while deleted == BATCH:
+            paths = await self._clear_some()
+            files += [path for path in paths if path is not None]
+            deleted = len(paths)
+        return files
+
+    async def _clear_some(self) -> Sequence[str | None]:
+        expired = (
+            select(idempotency_records.c.hold_id)
+            .where(idempotency_records.c.expires_at <= func.now())
+            .limit(BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        statement = (
+            delete(idempotency_records)
+            .where(idempotency_records.c.hold_id.in_(expired))
+            .returning(idempotency_records.c.body_path)
+        )
+        async with self._database.autocommit() as connection:
+            return (await connection.execute(statement)).scalars().all()
+
+    async def _one(self, *which: Any) -> Record | None:
+        async with self._database.autocommit() as connection:
+            row = (await connection.execute(_RECORD.where(*which))).first()
+        return None if row is None else Record(**row._mapping)
+
+
+_RECORD = select(
+    idempotency_records.c.hold_id,
+    idempotency_records.c.fingerprint,
+    idempotency_records.c.state,
+    idempotency_records.c.status,
+    idempotency_records.c.headers,
+    idempotency_records.c.body,
+    idempotency_records.c.body_path.label("path"),
+    holds.c.state.label("hold"),
+    holds.c.model,
+    holds.c.task_id,
+).join_from(idempotency_records, holds, holds.c.id == idempotency_records.c.hold_id)
+
+_TAKE = text("SELECT gateway_take_repeat(:key, :wanted, :number, :any_number, :joinable, :grace)")
+
+# Without a key it is forgotten soon; with one it stays for its time.
+_DELIVERED = text("""
+UPDATE idempotency_records r
+SET delivered_at = now(), ended_at = coalesce(r.ended_at, now()),
+    state = CASE WHEN r.state = 'running' THEN 'ended' ELSE r.state END,
+    expires_at = CASE WHEN r.idempotency_key IS NULL THEN now() + :lives ELSE r.expires_at END
+WHERE r.hold_id = ANY (:ids)
+""")

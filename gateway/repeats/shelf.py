@@ -1,0 +1,117 @@
+"""Where answers lie for who repeats a call: in its record, larger ones in a file, and for the seconds after one was
+written out in Redis.
+
+What Redis loses, or a machine's disk, is an answer that is not there any more; that it was executed is in Postgres.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from gateway import errors
+from gateway.cache import entry
+from gateway.cache.client import CacheClient
+from gateway.errors import GatewayError
+from gateway.repeats.answer import Answer, Body, Bytes, failed
+from gateway.repeats.files import AnswerFiles
+from gateway.repeats.records import Kept, Record, Records
+
+INLINE_BYTES = 1024 * 1024
+REDIS_BYTES = 64 * 1024
+
+
+class _Shared(msgspec.Struct, array_like=True):
+    hold: UUID
+    status: int
+    content_type: bytes
+    body: bytes
+
+
+class Shelf:
+    """Raises GatewayError 503 when Postgres cannot be asked."""
+
+    def __init__(self, records: Records, files: AnswerFiles, cache: CacheClient) -> None:
+        self._records = records
+        self._files = files
+        self._cache = cache
+
+    async def answer(self, record: Record) -> Answer | None:
+        """What the call answered, by its record and its hold; None while it runs."""
+        if record.headers is not None:
+            return await self._restored(record, record.headers)
+        if record.state == "running" and record.hold == "held" and record.task_id is None:
+            return None
+        if (recent := await self._from_redis(record.hold_id)) is not None:
+            return recent
+        if record.task_id is not None:
+            return _submitted(record.task_id, record.model)
+        if record.hold == "unknown":
+            error = errors.outcome_unknown(
+                "What became of the call that this one repeats is not known. Nothing was sent again; the platform team "
+                "resolves it.",
+                timed_out=False,
+            )
+            return failed(error, executed=True, unknown=True)
+        return failed(errors.answer_not_kept(), executed=True)
+
+    async def _restored(self, record: Record, headers: dict[str, Any]) -> Answer:
+        status = record.status or 502
+        if "error" in headers:
+            error = GatewayError(status, headers["error"], headers["reason"], headers["message"])
+            return failed(error, executed=True, unknown=record.state == "unknown")
+        content_type = headers["content-type"].encode("latin-1")
+        body: Body | None = Bytes(record.body) if record.body is not None else None
+        if record.path is not None:
+            body = await self._files.find(record.path)
+        if body is None:
+            return failed(errors.answer_not_kept(), executed=True)
+        return Answer(status, content_type, body)
+
+    async def keep(self, hold_id: UUID, answer: Answer, lives: float | None = None) -> None:
+        state = "unknown" if answer.unknown else "ended"
+        headers: dict[str, Any] = {"content-type": answer.content_type.decode("latin-1")}
+        data: bytes | None = None
+        path: str | None = None
+        if answer.error is not None:
+            error = answer.error
+            headers = {"error": error.type, "reason": error.reason, "message": error.message}
+        elif answer.body is not None and answer.body.size <= INLINE_BYTES:
+            data = b"".join([chunk async for chunk in answer.body.chunks()])
+        elif answer.body is not None:
+            path = await self._files.write(hold_id, answer.body)
+        kept = Kept(state=state, status=answer.status, headers=headers, body=data, path=path, lives=lives)
+        await self._records.keep(hold_id, kept)
+
+    async def share(self, hold_id: UUID, answer: Answer, seconds: float) -> None:
+        """For a repeat at another process soon after the answer was written out."""
+        body = answer.body
+        if body is None or body.size > REDIS_BYTES:
+            return
+        data = b"".join([chunk async for chunk in body.chunks()])
+        value = msgspec.msgpack.encode(_Shared(hold_id, answer.status, answer.content_type, data))
+        self._cache.run_soon("SET", _name(hold_id), value, "PX", round(seconds * 1000))
+
+    async def _from_redis(self, hold_id: UUID) -> Answer | None:
+        there = await entry.fetch(self._cache, _name(hold_id))
+        found = None if there is None else entry.decode(there[0], _Shared)
+        if found is None or found.hold != hold_id:
+            return None
+        return Answer(found.status, found.content_type, Bytes(found.body))
+
+    async def clear(self, names: list[str]) -> None:
+        """Removes these files, and what has lain too long."""
+        await self._files.remove(names)
+        await self._files.clear()
+
+
+def _submitted(task_id: str, model: str) -> Answer:
+    """The answer of an asynchronous call whose own was not kept: its task says all of it."""
+    document = {"status": "submitted", "id": task_id, "progress": 0, "model": model}
+    return Answer(200, body=Bytes(msgspec.json.encode(document)))
+
+
+def _name(hold_id: UUID) -> str:
+    return f"pxg:answer:{hold_id.hex}"

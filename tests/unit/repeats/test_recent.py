@@ -1,0 +1,90 @@
+"""Answers of this process: there for whoever repeats a call, never freed while somebody reads one."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.repeats import recent
+from gateway.repeats.answer import Answer, Bytes
+from gateway.repeats.recent import RecentCalls
+
+ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
+
+
+class Freed(list[UUID]):
+    """Whose answers were freed."""
+
+    def ending(self, calls: RecentCalls, hold: UUID, size: int = 10) -> None:
+        calls.end(hold, Answer(200, body=Bytes(b"x" * size)), lambda: self.append(hold))
+
+
+@pytest.fixture
+def calls() -> RecentCalls:
+    return RecentCalls()
+
+
+@pytest.fixture
+def freed() -> Freed:
+    return Freed()
+
+
+async def read(calls: RecentCalls, hold: UUID) -> Answer | None:
+    async with calls.answer(hold) as answer:
+        return answer
+
+
+async def test_who_asks_while_it_runs_waits(calls: RecentCalls, freed: Freed) -> None:
+    calls.begin(ONE)
+    waiting = [asyncio.create_task(read(calls, ONE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    freed.ending(calls, ONE)
+    found = await asyncio.gather(*waiting[1:])
+    assert all(answer is not None and answer.status == 200 for answer in found)
+    assert await read(calls, TWO) is None
+
+
+async def test_an_answer_that_is_read_is_freed_after_it(calls: RecentCalls, freed: Freed) -> None:
+    calls.begin(ONE)
+    freed.ending(calls, ONE)
+    async with calls.answer(ONE):
+        calls.drop(ONE)
+        assert freed == []
+        assert await read(calls, ONE) is None
+    assert freed == [ONE]
+    calls.drop(ONE)
+    assert freed == [ONE]
+
+
+async def test_a_call_that_never_answers_tells_those_who_wait(calls: RecentCalls) -> None:
+    calls.begin(ONE)
+    waiting = asyncio.create_task(read(calls, ONE))
+    await asyncio.sleep(0)
+    calls.drop(ONE)
+    with pytest.raises(GatewayError) as caught:
+        await waiting
+    assert (caught.value.reason, caught.value.retry) == ("upstream_outcome_unknown", False)
+
+
+async def test_only_what_was_written_out_goes_for_want_of_room(
+    calls: RecentCalls, freed: Freed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "MOST_BYTES", 100)
+    for hold in (ONE, TWO, THREE):
+        calls.begin(hold)
+    freed.ending(calls, ONE, 60)
+    freed.ending(calls, TWO, 60)
+    assert freed == []
+    calls.written(TWO)
+    freed.ending(calls, THREE, 30)
+    assert freed == [TWO]
+    assert calls.bytes == 90
+
+
+async def test_an_answer_nobody_asked_to_keep_is_freed_at_once(calls: RecentCalls, freed: Freed) -> None:
+    freed.ending(calls, ONE)
+    assert (freed, calls.bytes) == ([ONE], 0)
