@@ -1,57 +1,43 @@
-"""The composition root: every collaborator is built once here, opened in order and closed in reverse.
+"""All collaborators of one process: opened in order, kept at work by background loops, closed in reverse.
 
-Nothing is connected by building. `Runtime.running()` is the application's lifespan.
+`composition.build` makes one. `Runtime.running()` is the application's lifespan.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway import errors
-from gateway.access import revocation
 from gateway.access.admin_tokens import AdminTokens
 from gateway.access.authenticator import Authenticator
-from gateway.access.key_format import Peppers
-from gateway.admin.announcements import Announcements
 from gateway.admin.api.route import AdminApi
 from gateway.background import cancel, every
 from gateway.cache.client import CacheClient
 from gateway.cache.events import Events
-from gateway.catalog.model_entries import ModelEntries
 from gateway.catalog.model_list import ModelList
 from gateway.catalog.price_file import PriceFile
-from gateway.clock import Clock, SystemClock
-from gateway.credits.aging import Ages, Aging, longest_call
-from gateway.credits.amount import from_decimal
+from gateway.clock import Clock
+from gateway.credits.aging import Aging
 from gateway.credits.ledger import Ledger
 from gateway.db import migrate
 from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.db.partitions import ensure_partitions
 from gateway.limits.limits import RENEW_SECONDS, Limits
-from gateway.pool.caps import Caps
 from gateway.pool.checks import LOOK_SECONDS as CHECKS_SECONDS
 from gateway.pool.checks import Checks
-from gateway.pool.dispatch import SENDS, Dispatcher
+from gateway.pool.dispatch import Dispatcher
 from gateway.pool.pool import Pool
-from gateway.pool.vault import Vault
 from gateway.proxy.paid_calls import PaidCalls
-from gateway.repeats.files import AnswerFiles
-from gateway.repeats.records import Records
-from gateway.repeats.repeats import Repeats, Rules
-from gateway.repeats.shelf import Shelf
+from gateway.repeats.repeats import Repeats
 from gateway.settings import Settings
 from gateway.spool import SpoolBudget
-from gateway.tasks.due import DueTasks
 from gateway.tasks.entries import TaskEntries
 from gateway.tasks.reader import TaskReader
 from gateway.tasks.reconciler import Reconciler
-from gateway.tasks.registry import ReadRules, Registry
-from gateway.tasks.schedule import Pace
 from gateway.tasks.watch import LOOK_SECONDS, Watch
 from gateway.telemetry import Metrics
 from gateway.upstream.client import UpstreamClient
@@ -64,7 +50,6 @@ PRICES_SECONDS = 2.0
 AGING_SECONDS = 15.0
 REPEATS_SECONDS = 5.0
 PARTITIONS_SECONDS = 6 * 3600.0
-LEASE_SECONDS = 10.0  # beyond a read's own time-out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,169 +173,3 @@ class Runtime:
         except StatementRefusedError:
             return "not migrated"
         return "ok" if revision is not None and revision >= migrate.head() else "not migrated"
-
-
-def build(settings: Settings, clock: Clock | None = None) -> Runtime:
-    """Every collaborator, connected to nothing yet. Raises PriceBookError for a models.toml that cannot be used."""
-    clock = clock or SystemClock()
-    server, upstream, database_settings = settings.server, settings.upstream, settings.database
-    database = Database(
-        database_settings.url,
-        pool_size=database_settings.pool_size,
-        pool_wait=database_settings.pool_wait,
-        statement_timeout=database_settings.statement_timeout,
-        lock_timeout=database_settings.lock_timeout,
-    )
-    peppers = Peppers([secret.get_secret_value() for secret in settings.secrets.key_pepper])
-    vault = Vault([secret.get_secret_value() for secret in settings.secrets.master_keys])
-    spool = SpoolBudget(server.spool_max_bytes, server.spool_dir)
-    client = UpstreamClient(
-        upstream.base_url,
-        spool,
-        proxy=upstream.proxy,
-        ca_file=None if upstream.ca_file is None else str(upstream.ca_file),
-        max_connections=settings.upstream_connections,
-        connect_timeout=upstream.connect_timeout,
-        pool_wait=upstream.pool_wait,
-    )
-    metrics = Metrics()
-    cache, events = _redis(settings, clock, metrics)
-    limits = Limits(cache, clock, metrics)
-
-    def key_changed(key: str) -> None:
-        events.publish("upstream-key", key)
-
-    pool = Pool(
-        database,
-        vault,
-        clock,
-        reads_per_second=upstream.reads_per_second,
-        caps=Caps(limits),
-        announce=key_changed,
-    )
-    dispatcher = Dispatcher(pool, client, clock, upstream.read_timeout)
-    ledger = Ledger(database)
-    registry, due = Registry(database, _read_rules(settings)), DueTasks(database)
-    entries = TaskEntries(
-        cache, clock, unfinished=settings.cache.task_unfinished, finished=settings.cache.task_finished
-    )
-    watch = Watch(registry, due, entries, events, clock, lambda: sum(pool.read_room().values()))
-    pace = Pace(settings.credits.task_max_age)
-    reader = TaskReader(
-        registry,
-        ledger,
-        dispatcher,
-        clock,
-        entries=entries,
-        watch=watch,
-        pace=pace,
-        metrics=metrics,
-    )
-    authenticator = Authenticator(database, peppers, clock, settings.cache.principal)
-    revocation.follow(events, authenticator, clock, metrics)
-    bootstrap = settings.admin.bootstrap_token
-    return Runtime(
-        settings=settings,
-        clock=clock,
-        metrics=metrics,
-        database=database,
-        cache=cache,
-        events=events,
-        limits=limits,
-        spool=spool,
-        client=client,
-        pool=pool,
-        key_checks=Checks(database, pool, dispatcher, clock, key_changed),
-        dispatcher=dispatcher,
-        models=ModelList(
-            pool,
-            dispatcher,
-            ModelEntries(cache, settings.cache.models_stale),
-            clock,
-            fresh=settings.cache.models_fresh,
-            stale=settings.cache.models_stale,
-        ),
-        prices=_prices(settings),
-        ledger=ledger,
-        entries=entries,
-        watch=watch,
-        reader=reader,
-        reconciler=Reconciler(
-            due,
-            reader,
-            pool,
-            pace,
-            metrics=metrics,
-            clock=clock,
-            reads_per_second=upstream.reads_per_second,
-            lease=upstream.read_timeout + LEASE_SECONDS,
-        ),
-        aging=Aging(database, _ages(settings)),
-        paid_calls=PaidCalls(server.max_paid_in_flight),
-        repeats=_repeats(settings, database, cache, events, clock),
-        authenticator=authenticator,
-        admin_tokens=AdminTokens(
-            database, peppers, None if bootstrap is None else bootstrap.get_secret_value()
-        ),
-        admin_api=AdminApi(
-            database=database,
-            peppers=peppers,
-            vault=vault,
-            clock=clock,
-            changed=Announcements(authenticator, pool, events),
-        ),
-    )
-
-
-def _ages(settings: Settings) -> Ages:
-    upstream, credit = settings.upstream, settings.credits
-    timeout = max(upstream.sync_timeout, upstream.submit_timeout)
-    return Ages(
-        longest_call=longest_call(timeout, upstream.pool_wait, SENDS),
-        task_max_age=credit.task_max_age,
-        settle_unknown_after=credit.settle_unknown_after,
-    )
-
-
-def _prices(settings: Settings) -> PriceFile:
-    credit = settings.credits
-    default = credit.default_hold if credit.unpriced == "hold_default" else None
-    return PriceFile(settings.config_dir / "models.toml", None if default is None else from_decimal(default))
-
-
-def _redis(settings: Settings, clock: Clock, metrics: Metrics) -> tuple[CacheClient, Events]:
-    options = settings.redis
-    cache = CacheClient(
-        options.url,
-        connect_timeout=options.connect_timeout,
-        timeout=options.timeout,
-        breaker_failures=options.breaker_failures,
-        breaker_seconds=options.breaker_seconds,
-        clock=clock,
-        metrics=metrics,
-    )
-    return cache, Events(options.url, cache, clock, connect_timeout=options.connect_timeout)
-
-
-def _repeats(
-    settings: Settings, database: Database, cache: CacheClient, events: Events, clock: Clock
-) -> Repeats:
-    server, repeats = settings.server, settings.repeats
-    rules = Rules(
-        join=repeats.join,
-        window=repeats.join_window,
-        retention=repeats.idempotency_retention,
-        longest_call=_ages(settings).longest_call,
-    )
-    oldest = repeats.idempotency_retention + REPEATS_SECONDS
-    files = AnswerFiles(server.spool_dir, server.spool_max_bytes, oldest)
-    records = Records(database)
-    return Repeats(records, Shelf(records, files, cache), events, clock, rules)
-
-
-def _read_rules(settings: Settings) -> ReadRules:
-    """A window of as many slots as there are reads a second, rounded up, so that none sees more than its share."""
-    slots = max(1, math.ceil(settings.upstream.reads_per_second))
-    return ReadRules(
-        every=settings.cache.task_unfinished, slots=slots, span=slots / settings.upstream.reads_per_second
-    )

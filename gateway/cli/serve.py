@@ -14,8 +14,8 @@ from starlette.applications import Starlette
 from gateway import telemetry
 from gateway.app import build_app
 from gateway.catalog.price_parser import PriceBookError
+from gateway.composition import build
 from gateway.db import migrate
-from gateway.runtime import build
 from gateway.server.serve import ServerOptions
 from gateway.server.serve import serve as serve_app
 from gateway.settings import Settings, load

@@ -18,7 +18,7 @@ from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.routes import ROUTES
 from gateway.app import routes
 from gateway.cli.main import app
-from gateway.runtime import build
+from gateway.composition import build
 from gateway.sandbox.faults import CATALOGUE
 from gateway.settings import load
 from gateway.settings.model import FIELDS, SECTIONS, environment_name

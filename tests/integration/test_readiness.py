@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway import runtime
+from gateway import composition
 from gateway.db.engine import Database
 from gateway.settings import load
 
@@ -17,7 +17,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "config"
 
 async def state_of(database_url: str, redis_url: str) -> dict[str, str]:
     own = SETTINGS | {"GATEWAY_DATABASE__URL": database_url, "GATEWAY_REDIS__URL": redis_url}
-    built = runtime.build(load(CONFIG, own))
+    built = composition.build(load(CONFIG, own))
     try:
         return await built.checks()
     finally:

@@ -13,6 +13,7 @@ from gateway.admin.api.http import AdminPath
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.routes import ROUTES as ADMIN_ROUTES
 from gateway.app import build_app, routes
+from gateway.composition import build
 from gateway.endpoints.generations import Generations
 from gateway.middleware.authentication import AuthenticationMiddleware
 from gateway.middleware.credit_quota import CreditQuotaMiddleware
@@ -20,7 +21,7 @@ from gateway.middleware.rate_limits import RateLimitsMiddleware
 from gateway.middleware.repeats import RepeatsMiddleware
 from gateway.middleware.request_body import RequestBodyMiddleware
 from gateway.proxy.generation import Operation
-from gateway.runtime import Runtime, build
+from gateway.runtime import Runtime
 from gateway.settings import load
 from tests.fakes.asgi import HOST, Header, Sent, call, http
 
