@@ -52,7 +52,7 @@ class Ledger:
         self._database = database
         self._places: Batcher[Item, Any] = Batcher(self._send_places, _ident, _team)
         self._binds: Batcher[Item, bool] = Batcher(self._send_binds, _ident, _team)
-        self._ends: Batcher[Item, Ended] = Batcher(self._send_ends, _ident)
+        self._ends: Batcher[Item, Ended] = Batcher(self._send_ends, _ident, _team)
         self._unwritten: set[asyncio.Task[Any]] = set()
         self._unbound: set[tuple[UUID, str]] = set()
 
@@ -89,16 +89,29 @@ class Ledger:
         if await self._binds.submit(bind_item(hold_id, order, task, sent)):
             log.warning("task id already recorded", extra={"task_id": task.id, "hold": str(hold_id)})
 
-    async def end(self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()) -> Ended:
-        """Ends a hold, or marks it unknown; nothing changes when it had ended before."""
-        return await self._ends.submit(end_item(hold_id, conclusion, sent))
+    async def end(
+        self,
+        hold_id: UUID,
+        conclusion: Conclusion,
+        sent: Sequence[SentVia] = (),
+        team_id: UUID | None = None,
+    ) -> Ended:
+        """Ends a hold, or marks it unknown; nothing changes when it had ended before.
+
+        With its team, a lock on that team's rows delays no other's ends.
+        """
+        return await self._ends.submit(end_item(hold_id, conclusion, sent, team_id))
 
     async def end_surely(
-        self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()
+        self,
+        hold_id: UUID,
+        conclusion: Conclusion,
+        sent: Sequence[SentVia] = (),
+        team_id: UUID | None = None,
     ) -> Ended | None:
         """`end` for a call that has been sent: the caller goes on after at most five seconds, the verb is repeated
         until Postgres has it. An end that cannot be written at all is a defect, logged; the hold stays open."""
-        task = self._own(_repeat(lambda: self.end(hold_id, conclusion, sent)))
+        task = self._own(_repeat(lambda: self.end(hold_id, conclusion, sent, team_id)))
         await asyncio.wait({task}, timeout=WAIT_SECONDS)
         if not task.done() or task.cancelled() or task.exception() is not None:
             return None
@@ -226,8 +239,9 @@ def refusal(row: Any, order: Order) -> GatewayError:
     )
 
 
-def _team(item: Item) -> str:
-    return str(item["team"])
+def _team(item: Item) -> object:
+    """Whose locks it may wait for; None of an end that does not say."""
+    return item["team"]
 
 
 def _ident(item: Item) -> str:

@@ -118,9 +118,12 @@ def bind_item(hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia
     }
 
 
-def end_item(hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = ()) -> Item:
+def end_item(
+    hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia] = (), team_id: UUID | None = None
+) -> Item:
     return {
         "id": str(hold_id),
+        "team": None if team_id is None else str(team_id),
         "state": conclusion.state,
         "settled": conclusion.settled,
         "estimated": conclusion.estimated,

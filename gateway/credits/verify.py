@@ -19,6 +19,7 @@ from gateway.credits import counters
 from gateway.credits import verify_queries as queries
 from gateway.credits.amount import to_text
 from gateway.db import audit
+from gateway.db.engine import allow
 
 # Of one kind; more are counted in a last line.
 MOST_DIFFERENCES = 1000
@@ -74,7 +75,7 @@ class Repaired:
 async def verify(connection: AsyncConnection) -> Proof:
     """Compares everything in one read-only snapshot; `connection` must be at the beginning of a transaction."""
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-    await connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'"))
+    await allow(connection, STATEMENT_SECONDS)
     await connection.execute(text("SET LOCAL jit = off"))  # compiling takes longer than these queries
     counts = (await connection.execute(queries.COUNTS)).one()
     suspects = {
@@ -101,7 +102,7 @@ async def repair(connection: AsyncConnection, actor: str, team_id: UUID) -> Repa
     Holds and entries stay as they are, but for a counter that is gone: entries empty it, open holds come off it. No
     call of the team is placed or ended meanwhile.
     """
-    await connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'"))
+    await allow(connection, STATEMENT_SECONDS)
     await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     await connection.execute(text("SET LOCAL jit = off"))
     await counters.lock(connection, team_id)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway import errors
+from gateway.db.connection import TimedConnection
 
 # Within the contract's five seconds for a paid call, pool wait and statement time-out included.
 PATIENCE_SECONDS = 4.0
@@ -79,11 +81,18 @@ class StatementRefusedError(Exception):
     """Postgres refused a statement for what it says, not because it could not be asked: a defect of ours."""
 
 
+async def allow(connection: AsyncConnection, seconds: int) -> None:
+    """Statements of this transaction may take so long."""
+    await connection.execute(text(f"SET LOCAL statement_timeout = '{seconds}s'"))
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    driver.statement_seconds = float(seconds)
+
+
 async def promptly(work: Awaitable[T]) -> T:
     """The result of database work that a request waits for; GatewayError 503 when there is none in time.
 
     A server that has gone silent answers neither the statement nor the request to cancel it, so the work is left to
-    itself instead of being cancelled: when the server comes back, it ends.
+    itself instead of being cancelled: it ends when the server comes back, or when its connection hangs up.
     """
     task = asyncio.ensure_future(work)
     done, _ = await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
@@ -132,6 +141,7 @@ def _engine(
         pool_recycle=1800,
         hide_parameters=True,  # an error in a log line must not hold what was to be stored
         connect_args={
+            "async_creator_fn": partial(_connect, statement_timeout),
             "connect_timeout": 2,  # libpq's smallest
             "tcp_user_timeout": 4000,
             # No prepared statements: a migration under a running gateway would break those whose result it changes,
@@ -153,4 +163,15 @@ def _engine(
         connection.commit()  # type: ignore[attr-defined]
         cursor.close()
 
+    @event.listens_for(engine.sync_engine, "checkin")
+    def _as_before(connection: Any, _record: object) -> None:
+        if connection is not None:  # None when it was cut
+            connection.driver_connection.statement_seconds = statement_timeout
+
     return engine
+
+
+async def _connect(statement_timeout: float, *args: Any, **options: Any) -> TimedConnection:
+    connection = await TimedConnection.connect(*args, **options)
+    connection.statement_seconds = statement_timeout
+    return connection

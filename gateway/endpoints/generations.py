@@ -23,7 +23,7 @@ from gateway.pool.dispatch import Dispatched, Dispatcher, PaidCall
 from gateway.pool.pool import UpstreamKey
 from gateway.proxy.exchange import Exchange, Hold, RequestBody, exchange_of
 from gateway.proxy.generation import Operation
-from gateway.proxy.leaving import left
+from gateway.proxy.leaving import ClientLeftError, left
 from gateway.proxy.relay import relay
 from gateway.repeats.answer import Answer, failed
 from gateway.repeats.repeats import Repeats
@@ -83,10 +83,13 @@ class Generations:
         hold, body, operation, seat = exchange.hold, exchange.body, exchange.operation, exchange.seat
         if hold is None or body is None or operation is None or seat is None:
             raise errors.internal_error()
+        leaving = asyncio.create_task(left(receive))
+        await asyncio.sleep(0)
+        if leaving.done():
+            raise ClientLeftError  # before anything was sent: the hold is released
         call = self._call(exchange, hold, body, operation)
         task = seat.start(self._run(call, hold, body, operation))
         hold.claimed = True
-        leaving = asyncio.create_task(left(receive))
         try:
             finished = await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -252,7 +255,7 @@ class Generations:
 
     async def _ended(self, hold: Hold, conclusion: Conclusion, finished: Finished) -> Finished:
         """The call with what is left of the quota after its end."""
-        ending = self.ledger.end_surely(hold.id, conclusion, _sent(finished.dispatched))
+        ending = self.ledger.end_surely(hold.id, conclusion, _sent(finished.dispatched), hold.order.team_id)
         ended = await self._concluded(hold, ending, finished)
         return replace(finished, remaining=None if ended is None else ended.remaining)
 

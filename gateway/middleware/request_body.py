@@ -12,6 +12,7 @@ from gateway import errors
 from gateway.proxy import generation, strict_json
 from gateway.proxy.exchange import Exchange, RequestBody, exchange_of
 from gateway.proxy.generation import Generation, Operation
+from gateway.proxy.leaving import ClientLeftError
 from gateway.proxy.multipart import FormLimits, FormReader, boundary_of
 from gateway.proxy.paid_calls import PaidCalls
 from gateway.spool import SpoolBudget, SpooledBody
@@ -19,10 +20,6 @@ from gateway.spool import SpoolBudget, SpooledBody
 # After its first half minute a body comes at this rate on average, or its sender is holding a place.
 SLOW_AFTER_SECONDS = 30.0
 SLOWEST_RATE = 1024  # bytes a second
-
-
-class ClientLeftError(Exception):
-    """The client went away before its request was complete; nobody is left to answer."""
 
 
 class RequestBodyMiddleware:

@@ -11,6 +11,10 @@ from starlette.types import Receive
 Result = TypeVar("Result")
 
 
+class ClientLeftError(Exception):
+    """The client went away before anything was sent for it; nobody is left to answer."""
+
+
 async def left(receive: Receive) -> None:
     """Returns when the client has gone; its request's body must have been read."""
     while (await receive())["type"] != "http.disconnect":

@@ -54,21 +54,25 @@ class AnswerFiles:
 
     async def write(self, hold_id: UUID, body: Body) -> str | None:
         """The name of the file that has the body now; None when there is no room, or the disk fails."""
-        path = self._folder / hold_id.hex
+        path, half = self._folder / hold_id.hex, self._folder / f"{hold_id.hex}.half"
         try:
             if await asyncio.to_thread(self._used) + body.size > self._limit:
                 log.warning("an answer is not kept", extra={"hold": str(hold_id), "reason": "no_room"})
                 return None
-            file = await asyncio.to_thread(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            file = await asyncio.to_thread(os.open, half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
                 async for chunk in body.chunks():
                     await asyncio.to_thread(_write_all, file, chunk)
             finally:
                 os.close(file)
+            await asyncio.to_thread(half.replace, path)
         except OSError as error:
             log.warning("an answer is not kept", extra={"hold": str(hold_id), "reason": error.strerror})
-            await self.remove([hold_id.hex])
+            await self.remove([half.name])
             return None
+        except BaseException:
+            self._remove([half.name])
+            raise
         return hold_id.hex
 
     async def find(self, name: str) -> StoredFile | None:

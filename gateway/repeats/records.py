@@ -12,18 +12,18 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import Float, delete, func, select, text, update
 
 from gateway.db.engine import Database
-from gateway.db.tables import holds, idempotency_records
+from gateway.db.tables import holds, idempotency_records, tasks
 
 BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A call that can be repeated. `state` is running, ended or unknown, `hold` its hold's; `kept` tells whether
-    `body`, `path` or `error` hold its answer."""
+    """A call that can be repeated. `state` is running, ended or unknown, `hold` its hold's; with `headers` its
+    answer is kept: in `body`, in the file `path`, or as an error in the headers."""
 
     hold_id: UUID
     fingerprint: bytes
@@ -35,10 +35,7 @@ class Record:
     headers: dict[str, Any] | None
     body: bytes | None
     path: str | None
-
-    @property
-    def kept(self) -> bool:
-        return self.headers is not None
+    ended_ago: float  # seconds since its hold ended, or its task was accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +107,12 @@ class Records:
         async with self._database.autocommit() as connection:
             await connection.execute(_DELIVERED, {"ids": list(hold_ids), "lives": timedelta(seconds=lives)})
 
+    async def was_taken(self, hold_id: UUID) -> bool:
+        """Whether a repeat has joined the call."""
+        taken = select(idempotency_records.c.taken).where(idempotency_records.c.hold_id == hold_id)
+        async with self._database.autocommit() as connection:
+            return bool(await connection.scalar(taken))
+
     async def clear(self) -> list[str]:
         """Deletes what has expired; the files that held answers."""
         files: list[str] = []
@@ -152,7 +155,17 @@ _RECORD = select(
     holds.c.state.label("hold"),
     holds.c.model,
     holds.c.task_id,
-).join_from(idempotency_records, holds, holds.c.id == idempotency_records.c.hold_id)
+    func.extract(
+        "epoch",
+        func.now() - func.coalesce(tasks.c.created_at, holds.c.unknown_at, holds.c.ended_at, func.now()),
+    )
+    .cast(Float)
+    .label("ended_ago"),
+).select_from(
+    idempotency_records.join(holds, holds.c.id == idempotency_records.c.hold_id).outerjoin(
+        tasks, tasks.c.hold_id == holds.c.id
+    )
+)
 
 _TAKE = text("SELECT gateway_take_repeat(:key, :wanted, :number, :any_number, :joinable, :grace)")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -33,6 +33,7 @@ TOPIC = "call"
 GRACE_SECONDS = (
     10.0  # after its answer was written out a call can still be joined: the client may have just left
 )
+KEPT_AT_ONCE = 4  # each has its answer in memory meanwhile
 STORE_SECONDS = 5.0  # a client waits so long for its answer to be kept
 RETRY_SECONDS = 0.5
 LOOK_SECONDS = 1.0
@@ -69,14 +70,18 @@ class Repeats:
         self._recent = RecentCalls()
         self._delivered: Batcher[UUID, None] = Batcher(self._send_delivered, lambda hold_id: hold_id)
         self._work: set[asyncio.Task[Any]] = set()
-        self._told: dict[UUID, asyncio.Event] = {}
+        self._told: dict[UUID, list[asyncio.Event]] = {}
+        self._keeping: dict[UUID, asyncio.Task[None]] = {}
+        self._room_to_keep = asyncio.Semaphore(KEPT_AT_ONCE)
         events.listen(TOPIC, self._heard)
 
     def repeatable(self, idempotency_key: str | None, fingerprint: bytes) -> Repeatable | None:
         """How a repeat of a call is to be known; None when nothing can repeat it."""
         if idempotency_key is not None:
             return Repeatable(
-                idempotency_key=idempotency_key, fingerprint=fingerprint, lives=self._rules.retention
+                idempotency_key=idempotency_key,
+                fingerprint=fingerprint,
+                lives=self._rules.longest_call + self._rules.retention,
             )
         if self._rules.join == "off":
             return None
@@ -95,7 +100,9 @@ class Repeats:
     async def keep(self, hold_id: UUID, repeatable: Repeatable, answer: Answer) -> None:
         """Puts the answer of a call with a key where it lasts, before its client gets a byte; waits 5 s at most."""
         if answer.executed and repeatable.idempotency_key is not None:
-            keeping = self._own(self._until_written(lambda: self._shelf.keep(hold_id, answer)))
+            keeping = self._own(self._keep(hold_id, answer, self._rules.retention))
+            self._keeping[hold_id] = keeping
+            keeping.add_done_callback(lambda _: self._keeping.pop(hold_id, None))
             await asyncio.wait({keeping}, timeout=STORE_SECONDS)
 
     def ended(self, hold_id: UUID, answer: Answer, close: Callable[[], None]) -> None:
@@ -105,12 +112,14 @@ class Repeats:
 
     def written(self, hold_id: UUID, repeatable: Repeatable, answer: Answer, *, delivered: bool) -> None:
         """Its client got the answer in full, or had left before."""
-        if not answer.executed or repeatable.idempotency_key is not None:
+        keeping = self._keeping.get(hold_id)
+        if keeping is not None:  # it still reads the answer's body
+            keeping.add_done_callback(lambda _: self._recent.drop(hold_id))
+        elif not answer.executed or repeatable.idempotency_key is not None:
             self._recent.drop(hold_id)
         elif delivered:
             self._recent.written(hold_id)
-            self._note_delivered(hold_id)
-            self._own(self._shelf.share(hold_id, answer, GRACE_SECONDS))
+            self._own(self._share(hold_id, answer))
             asyncio.get_running_loop().call_later(GRACE_SECONDS, self._recent.drop, hold_id)
         else:
             self._own(self._keep_and_drop(hold_id, answer))
@@ -180,7 +189,8 @@ class Repeats:
     async def _waited_for(self, record: Record) -> Answer:
         until = self._clock.monotonic() + self._rules.longest_call
         now: Record | None = record
-        told = self._told.setdefault(record.hold_id, asyncio.Event())
+        told = asyncio.Event()
+        self._told.setdefault(record.hold_id, []).append(told)
         try:
             while now is not None and self._clock.monotonic() < until:
                 answer = await self._shelf.answer(now)
@@ -188,9 +198,12 @@ class Repeats:
                     return answer
                 await _wait(told, LOOK_SECONDS)
                 told.clear()
-                now = await self._records.by_hold(record.hold_id)
+                with suppress(GatewayError):  # one look that fails says nothing
+                    now = await self._records.by_hold(record.hold_id)
         finally:
-            self._told.pop(record.hold_id, None)
+            self._told[record.hold_id].remove(told)
+            if not self._told[record.hold_id]:
+                del self._told[record.hold_id]
         if now is None:
             raise errors.upstream_unavailable(
                 "The call that this one repeats was refused; nothing was executed. Send it again.",
@@ -201,11 +214,26 @@ class Repeats:
             "The call that this one repeats has not ended. Nothing was sent again.", timed_out=True
         )
 
+    async def _keep(self, hold_id: UUID, answer: Answer, seconds: float) -> None:
+        async def kept() -> None:
+            async with self._room_to_keep:
+                await self._shelf.keep(hold_id, answer, seconds)
+
+        await self._until_written(kept)
+        self._events.publish(TOPIC, hold_id.hex)
+
     async def _keep_and_drop(self, hold_id: UUID, answer: Answer) -> None:
         try:
-            await self._until_written(lambda: self._shelf.keep(hold_id, answer, self._rules.window))
+            await self._keep(hold_id, answer, self._rules.window)
         finally:
             self._recent.drop(hold_id)
+
+    async def _share(self, hold_id: UUID, answer: Answer) -> None:
+        """Before the record says that it was delivered: who joins elsewhere looks for it then."""
+        with suppress(GatewayError):
+            await self._shelf.share(hold_id, answer, GRACE_SECONDS)
+        self._note_delivered(hold_id)
+        self._events.publish(TOPIC, hold_id.hex)
 
     def _note_delivered(self, hold_id: UUID) -> None:
         async def noted() -> None:
@@ -243,7 +271,7 @@ class Repeats:
             hold_id = UUID(hex=event.ident)
         except ValueError:
             return
-        if (told := self._told.get(hold_id)) is not None:
+        for told in self._told.get(hold_id, []):
             told.set()
 
 

@@ -20,7 +20,8 @@ from gateway.repeats.files import AnswerFiles
 from gateway.repeats.records import Kept, Record, Records
 
 INLINE_BYTES = 1024 * 1024
-REDIS_BYTES = 64 * 1024
+REDIS_BYTES = 1024 * 1024
+KEEPING_SECONDS = 30.0  # after which a call whose answer is nowhere was of a process that has gone
 
 
 class _Shared(msgspec.Struct, array_like=True):
@@ -44,6 +45,8 @@ class Shelf:
             return await self._restored(record, record.headers)
         if record.state == "running" and record.hold == "held" and record.task_id is None:
             return None
+        if record.state == "running" and record.ended_ago < KEEPING_SECONDS:
+            return None  # its process is about to keep its answer
         if (recent := await self._from_redis(record.hold_id)) is not None:
             return recent
         if record.task_id is not None:
@@ -89,6 +92,8 @@ class Shelf:
         """For a repeat at another process soon after the answer was written out."""
         body = answer.body
         if body is None or body.size > REDIS_BYTES:
+            if body is not None and await self._records.was_taken(hold_id):
+                await self.keep(hold_id, answer, seconds)
             return
         data = b"".join([chunk async for chunk in body.chunks()])
         value = msgspec.msgpack.encode(_Shared(hold_id, answer.status, answer.content_type, data))

@@ -69,9 +69,11 @@ class DrainingServer(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; the second time end at once."""
+        """Begin to drain; the second time end at once, unless only the terminal went away."""
         if self._drain_until is None:
             self._drain_until = time.monotonic() + self._drain_seconds
+            return
+        if sig == signal.SIGHUP:
             return
         self.forced = self.force_exit = self.should_exit = True
         if self._main is not None:

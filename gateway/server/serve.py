@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from gateway.server.acceptor import bind_sockets
 from gateway.server.draining import DrainingServer
 from gateway.server.protocol import protocol_class
+from gateway.server.signals import ENDING
 from gateway.server.workers import Workers, report_up
 
 BACKLOG = 2048
@@ -44,7 +45,7 @@ def serve(
     options: ServerOptions,
     on_started: Callable[[int], None] | None = None,
 ) -> int:
-    """Serve `app` until SIGTERM or SIGINT; `on_started(port)` is called when connections are being accepted.
+    """Serve `app` until SIGTERM, SIGINT or SIGHUP; `on_started(port)` is called when connections are being accepted.
 
     Returns the exit code: 0 after a drain, 1 when the start failed (the reason is logged) or a second signal cut it
     short. More than one worker needs `app` as `"module:name"`, since each process imports it.
@@ -60,7 +61,7 @@ def serve(
     port = sockets[0].getsockname()[1]
     started = partial(on_started, port) if on_started else None
     if options.workers == 1:
-        return _serve_here(app, options, sockets, (signal.SIGTERM, signal.SIGINT), started)
+        return _serve_here(app, options, sockets, ENDING, started)
     try:
         target = partial(_serve_as_worker, str(app), options, sockets)
         return Workers(target, options.workers, options.drain_seconds).run(started)
@@ -98,9 +99,9 @@ def _serve_here(
 def _serve_as_worker(
     app: str, options: ServerOptions, sockets: list[socket.socket], pipe: Connection
 ) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal sends it to all; the parent passes on what counts
+    # A terminal sends them to all; the parent passes on what counts.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(_serve_here(app, options, sockets, (signal.SIGTERM,), partial(report_up, pipe)))
 
 

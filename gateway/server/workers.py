@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
-from gateway.server.signals import handled
+from gateway.server.signals import ENDING, handled
 
 FIRST_REST_SECONDS = 1.0
 LONGEST_REST_SECONDS = 30.0
@@ -39,7 +39,8 @@ class Workers:
     """Keeps `count` processes running `target(pipe)`, which calls `report_up` when it serves and returns its exit code.
 
     A worker that fails before all have come up ends everything: it would fail again. Later ones are replaced, after
-    a rest that doubles while replacements fail. SIGTERM or SIGINT drains all; a second one ends them within 1 s.
+    a rest that doubles while replacements fail. SIGTERM, SIGINT or SIGHUP drains all; a second one that is not SIGHUP
+    ends them within 1 s.
     """
 
     def __init__(self, target: Callable[[Connection], None], count: int, drain_seconds: float) -> None:
@@ -54,7 +55,7 @@ class Workers:
 
     def run(self, on_started: Callable[[], None] | None = None) -> int:
         """0 when every worker drained, 1 when one failed to start or had to be ended."""
-        with handled((signal.SIGTERM, signal.SIGINT), self._signalled):
+        with handled(ENDING, self._signalled):
             self._workers = [self._start() for _ in range(self._count)]
             started = False
             while not self._signals and not self._failed:
@@ -66,8 +67,9 @@ class Workers:
                 self._reap(started)
             return self._end()
 
-    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
-        self._signals += 1
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGHUP or not self._signals:
+            self._signals += 1
 
     def _start(self) -> Worker:
         ours, theirs = multiprocessing.Pipe()

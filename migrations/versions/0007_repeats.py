@@ -24,9 +24,14 @@ DECLARE
     unplaced uuid[] := '{}';
     placed record;
 BEGIN
-    DELETE FROM idempotency_records r
-    USING jsonb_to_recordset(items) AS i(team uuid, idempotency_key text)
-    WHERE r.team_id = i.team AND r.idempotency_key = i.idempotency_key AND r.expires_at <= now();
+    DELETE FROM idempotency_records WHERE hold_id IN (
+        SELECT r.hold_id FROM idempotency_records r
+        JOIN jsonb_to_recordset(items) AS i(team uuid, idempotency_key text)
+          ON r.team_id = i.team AND r.idempotency_key = i.idempotency_key
+        WHERE r.expires_at <= now()
+        ORDER BY r.team_id, r.idempotency_key
+        FOR UPDATE OF r SKIP LOCKED
+    );
 
     INSERT INTO idempotency_records (hold_id, team_id, key_id, idempotency_key, operation, fingerprint, expires_at)
     SELECT i.id, i.team, i.key, i.idempotency_key, i.operation, decode(i.fingerprint, 'hex'),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -17,7 +16,7 @@ import redis
 from tests.e2e.data_plane.rig import SYNC, Rig, order, rig
 from tests.e2e.harness import eventually
 from tests.e2e.test_quota_races import MICRO, Pair, pair_on
-from tests.faults.proxy import FaultProxy
+from tests.faults.proxy import ProxyThread, proxy_thread
 from tests.faults.valkey import OwnValkey, own_valkey
 
 
@@ -27,32 +26,10 @@ def valkey() -> Iterator[OwnValkey]:
         yield server
 
 
-class ProxyThread:
-    """A fault proxy with a loop of its own, so that it works while the test does."""
-
-    def __init__(self, port: int) -> None:
-        self.proxy = FaultProxy(("127.0.0.1", port))
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.proxy.listen(), self._loop).result(10)
-
-    def delay(self, seconds: float) -> None:
-        """Every reply is so late from now on, on connections that are open as well."""
-        self.proxy.delay = seconds
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.proxy.close(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-
 @pytest.fixture
 def slow(valkey: OwnValkey) -> Iterator[ProxyThread]:
-    found = ProxyThread(valkey.port)
-    yield found
-    found.close()
+    with proxy_thread(("127.0.0.1", valkey.port)) as found:
+        yield found
 
 
 def metric(here: Rig, name: str) -> float:
@@ -107,7 +84,7 @@ def test_credits_are_exact_while_redis_is_flushed_and_killed(database_url: str, 
 
 def test_slow_redis_slows_nobody_for_long(database_url: str, valkey: OwnValkey, slow: ProxyThread) -> None:
     settings = {"GATEWAY_REDIS__BREAKER_SECONDS": "2"}
-    with rig(database_url, f"redis://127.0.0.1:{slow.proxy.port}", settings, "--speed", "0.1") as here:
+    with rig(database_url, f"redis://127.0.0.1:{slow.port}", settings, "--speed", "0.1") as here:
         here.gateway.call("PATCH", f"/teams/{here.team}", json={"requests_per_minute": 100_000})
         task = here.submit()
         eventually(lambda: here.client.get(f"/v1/tasks/{task}").status_code == 200)

@@ -50,7 +50,9 @@ class NotedLedger(Ledger):
         self.placed.append(order)
         return Placed(id=HOLD, remaining=None, shadow_refused=False)
 
-    async def end_surely(self, hold_id: UUID, conclusion: Conclusion, sent: Any = ()) -> None:
+    async def end_surely(
+        self, hold_id: UUID, conclusion: Conclusion, sent: Any = (), team_id: UUID | None = None
+    ) -> None:
         self.ended.append((hold_id, conclusion))
 
 
