@@ -3,11 +3,14 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt bench lock env clean quickstart-venv dev-venv
+.PHONY: help run test chaos check fmt bench lock env clean quickstart-venv dev-venv
 
 ARGS ?=
 JOBS ?= 2
 PORT ?=
+SEEDS ?= 1 2 3 4 5
+SECONDS ?= 60
+CLIENTS ?= 4000
 PYTHON ?=
 export PYTHON
 
@@ -19,6 +22,10 @@ run: quickstart-venv ## the whole gateway on this machine, with a simulated Pixa
 
 test: dev-venv ## all tests: ARGS='-k ledger', JOBS=2
 	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+chaos: dev-venv ## faults and traffic mixed, then every invariant: SEEDS='1 2 3', SECONDS=60 each, CLIENTS=4000 that leave
+	@PXG_CHAOS_SEEDS='$(SEEDS)' PXG_CHAOS_SECONDS=$(SECONDS) PXG_STORM_CLIENTS=$(CLIENTS) \
+		.venv/bin/python -m pytest -s tests/faults/test_chaos.py tests/e2e/test_cancel_storm.py $(ARGS)
 
 check: dev-venv ## formatting, lint, types, layers, documentation
 	@.venv/bin/ruff format --check --output-format concise . || { echo 'Not formatted; run: make fmt' >&2; exit 1; }
