@@ -1,8 +1,8 @@
 """How many task reads a key may make: so many in any window of time, shared by clients' polls and the reconciler. Pure.
 
 The window slides, so no second sees more than its share. While the reconciler has tasks that are due, polls get at
-most half of the reads; while one is about to break the promise of section 5 of the contract, none. Ended tasks are read
-anew only from what else would not be used: never more than half, nothing while tasks are due.
+most half of the reads; while one is about to break the promise of section 5 of the contract, none. Ended tasks are
+read anew only while clients have not had half of the reads.
 Times are monotonic seconds.
 """
 
@@ -55,8 +55,7 @@ class ReadBudget:
 
     def take(self, now: float, purpose: ReadFor) -> bool:
         """Takes one read when there is room for its purpose."""
-        room = self.room(now)
-        if not room or self._keeps_out(purpose, room, now):
+        if not self.room(now) or self._keeps_out(purpose, now):
             return False
         self._taken.append((now, purpose))
         return True
@@ -71,16 +70,13 @@ class ReadBudget:
         self._reserve = reserve
         self._reserved_until = now + RESERVED_SECONDS
 
-    def _keeps_out(self, purpose: ReadFor, room: int, now: float) -> bool:
+    def _keeps_out(self, purpose: ReadFor, now: float) -> bool:
         reserve = self._reserve if now < self._reserved_until else Reserve.NOTHING
-        half = max(1, self._most // 2)
-        if purpose is ReadFor.DUE:
+        if purpose is ReadFor.DUE or (purpose is ReadFor.POLL and reserve is Reserve.NOTHING):
             return False
-        if purpose is ReadFor.RENEWAL:
-            return reserve is not Reserve.NOTHING or self._most - room >= half
-        if reserve is Reserve.HALF:
-            return sum(one is not ReadFor.DUE for _, one in self._taken) >= half
-        return reserve is Reserve.ALL
+        if reserve is Reserve.ALL:
+            return True
+        return sum(one is not ReadFor.DUE for _, one in self._taken) >= max(1, self._most // 2)
 
 
 class ReadBudgets:

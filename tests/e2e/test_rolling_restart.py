@@ -31,6 +31,10 @@ SETTINGS = {
     "GATEWAY_SERVER__DRAIN_MIN_SECONDS": "1",
 }
 
+pytestmark = pytest.mark.skipif(
+    "PXG_CHAOS_SEEDS" not in os.environ, reason="a rolling restart is tried by: make chaos"
+)
+
 
 class Balancer:
     """Round robin over the processes that say they are ready.

@@ -27,7 +27,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 @pytest.fixture(scope="module")
 def here(module_database_url: str, redis_url: str) -> Iterator[Rig]:
-    settings = {"GATEWAY_UPSTREAM__SYNC_TIMEOUT": "5", "GATEWAY_UPSTREAM__SUBMIT_TIMEOUT": "5"}
+    settings = {"GATEWAY_UPSTREAM__SYNC_TIMEOUT": "3.5", "GATEWAY_UPSTREAM__SUBMIT_TIMEOUT": "3.5"}
     with rig(module_database_url, redis_url, settings) as found:
         yield found
 
@@ -384,7 +384,7 @@ def test_the_real_sdk_that_gives_up_early_gets_the_one_answer(here: Rig, kind: s
 
 
 def test_a_call_whose_process_was_killed_is_never_sent_again(here: Rig) -> None:
-    text, joined, headers = prompt("[fault:delay=3]"), prompt("[fault:delay=3]"), keyed()
+    text, joined, headers = prompt("[fault:delay=2]"), prompt("[fault:delay=2]"), keyed()
     with harness.beside(here.gateway.environment) as dying, here.caller(here.key) as client:
         client.base_url = httpx.URL(dying.base)
         eventually(lambda: client.post(SYNC, json=order()).is_success)

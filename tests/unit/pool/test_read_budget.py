@@ -60,13 +60,14 @@ def test_one_read_a_window_is_anybody_s() -> None:
     assert budget.take(2, ReadFor.DUE)
 
 
-def test_what_is_wanted_anew_gets_what_nobody_else_uses() -> None:
+def test_what_is_wanted_anew_never_takes_more_than_half() -> None:
     budget = ReadBudget(5)
     assert [budget.take(0, ReadFor.RENEWAL) for _ in range(3)] == [True, True, False]
-    assert budget.take(0, ReadFor.POLL)
+    assert [budget.take(0, ReadFor.POLL) for _ in range(4)] == [True, True, True, False]
     budget.reserve(Reserve.HALF, 5)
-    assert not budget.take(5, ReadFor.RENEWAL)
-    assert budget.take(5, ReadFor.POLL)
+    assert [budget.take(5, ReadFor.RENEWAL) for _ in range(3)] == [True, True, False]
+    budget.reserve(Reserve.ALL, 10)
+    assert not budget.take(10, ReadFor.RENEWAL)
 
 
 def test_a_read_that_is_not_made_is_given_back() -> None:
