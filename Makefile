@@ -6,7 +6,7 @@ SHELL = /bin/sh
 .PHONY: help run test chaos check fmt bench lock env clean quickstart-venv dev-venv
 
 ARGS ?=
-JOBS ?= 3
+JOBS ?= 2
 PORT ?=
 SEEDS ?= 1 2 3 4 5
 SECONDS ?= 60
@@ -20,7 +20,7 @@ help: ## this list
 run: quickstart-venv ## the whole gateway on this machine, with a simulated Pixapi: PORT=8080, PIXAPI_KEY=… for the real one
 	@exec .venv/bin/pixapi-gateway quickstart $(if $(PORT),--port $(PORT)) $(ARGS)
 
-test: dev-venv ## all tests: ARGS='-k ledger', JOBS=3
+test: dev-venv ## all tests: ARGS='-k ledger', JOBS=2
 	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 chaos: dev-venv ## faults and traffic mixed, then every invariant: SEEDS='1 2 3', SECONDS=60 each, CLIENTS=4000 that leave
