@@ -4,6 +4,9 @@ Leader and followers, without a timer: the first caller is sent at once, whoever
 batch. Items carry ids made by this process, so a batch whose answer was lost is sent again as it is. A batch that
 cannot be sent for its content is sent in halves, so that one poisoned item fails alone. Two items with one id never
 share a batch: the second is sent when the first is done.
+
+A batch of many teams waits for a lock only shortly. What waited in vain goes on team by team, each in a queue of its
+own, so that a locked team alone waits, and no longer than `database.lock_timeout` in all.
 """
 
 from __future__ import annotations
@@ -28,15 +31,15 @@ Waiting = tuple[Item, asyncio.Future[Result]]
 
 
 class Batcher(Generic[Item, Result]):
-    """`send` takes a list of items and answers a list of results in the same order; `ident` is an item's id.
+    """`send(items, patient)` answers a list of results in the same order, and waits for locks in full when patient;
+    `ident` is an item's id; items of one `lane` (a team) may wait for one lock.
 
-    Items of one `lane` (a team) may wait for one lock. When a batch waited for a lock in vain, its lanes are sent
-    apart, so that only the one that is locked fails; for a while it has a queue of its own, and delays nobody.
+    A lane that was locked keeps a queue of its own for a while. Raises LockedError to all who wait in it.
     """
 
     def __init__(
         self,
-        send: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        send: Callable[[Sequence[Item], bool], Awaitable[Sequence[Result]]],
         ident: Callable[[Item], Hashable],
         lane: Callable[[Item], Hashable] = lambda _: None,
     ) -> None:
@@ -51,10 +54,7 @@ class Batcher(Generic[Item, Result]):
         """The item is in, and cannot be taken out: whoever awaits its result shields the future."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_retrieve)
-        queue = self._queue(self._lane(item))
-        queue.waiting.append((item, future))
-        if queue.leader is None:
-            queue.leader = asyncio.create_task(self._lead(queue))
+        self._enqueue(self._queue(self._lane(item)), (item, future))
         return future
 
     async def submit(self, item: Item) -> Result:
@@ -70,12 +70,17 @@ class Batcher(Generic[Item, Result]):
             return self._common
         return queue
 
+    def _enqueue(self, queue: _Queue[Item, Result], one: Waiting[Item, Result]) -> None:
+        queue.waiting.append(one)
+        if queue.leader is None:
+            queue.leader = asyncio.create_task(self._lead(queue))
+
     async def _lead(self, queue: _Queue[Item, Result]) -> None:
         try:
             while queue.waiting:
                 batch = self._next(queue)
                 self.largest_seen = max(self.largest_seen, len(batch))
-                await self._deliver(batch)
+                await self._deliver(batch, queue)
         finally:
             queue.leader = None
             for _, future in queue.waiting:
@@ -96,11 +101,16 @@ class Batcher(Generic[Item, Result]):
         queue.waiting = later
         return batch
 
-    async def _deliver(self, batch: Sequence[Waiting[Item, Result]]) -> None:
+    async def _deliver(self, batch: Sequence[Waiting[Item, Result]], queue: _Queue[Item, Result]) -> None:
+        patient = queue is not self._common
         try:
-            results = await self._repeated([item for item, _ in batch])
+            results = await self._repeated([item for item, _ in batch], patient)
         except LockedError as error:
-            await self._deliver_apart(batch, error)
+            if patient:
+                self._locked(batch, queue, error)
+            else:
+                for one in batch:
+                    self._enqueue(self._apart.setdefault(self._lane(one[0]), _Queue()), one)
         except GatewayError as error:
             _fail(batch, error)
         except Exception as error:
@@ -109,8 +119,8 @@ class Batcher(Generic[Item, Result]):
                 _fail(batch, error)
                 return
             half = len(batch) // 2
-            await self._deliver(batch[:half])
-            await self._deliver(batch[half:])
+            await self._deliver(batch[:half], queue)
+            await self._deliver(batch[half:], queue)
         except BaseException:
             for _, future in batch:
                 future.cancel()
@@ -120,27 +130,23 @@ class Batcher(Generic[Item, Result]):
                 if not future.done():
                     future.set_result(result)
 
-    async def _deliver_apart(self, batch: Sequence[Waiting[Item, Result]], error: LockedError) -> None:
-        lanes: dict[Hashable, list[Waiting[Item, Result]]] = {}
-        for one in batch:
-            lanes.setdefault(self._lane(one[0]), []).append(one)
-        if len(lanes) > 1:
-            await asyncio.gather(*(self._deliver(lane) for lane in lanes.values()))
-            return
-        (lane,) = lanes
-        if lane is not None:
-            queue = self._apart.setdefault(lane, _Queue())
+    def _locked(
+        self, batch: Sequence[Waiting[Item, Result]], queue: _Queue[Item, Result], error: LockedError
+    ) -> None:
+        """Whoever came meanwhile fails too: to wait for the same lock once more would take them twice as long."""
+        if queue is not self._apart.get(None):  # those that name no lane have none to keep
             queue.until = asyncio.get_running_loop().time() + APART_SECONDS
-        _fail(batch, error)
+        waiting, queue.waiting = queue.waiting, []
+        _fail([*batch, *waiting], error)
 
-    async def _repeated(self, items: Sequence[Item]) -> Sequence[Result]:
+    async def _repeated(self, items: Sequence[Item], patient: bool) -> Sequence[Result]:
         """Sends a batch, once more when the answer was lost: the ids make the second time harmless."""
         try:
-            return await self._send(items)
+            return await self._send(items, patient)
         except LockedError:
             raise
         except GatewayError:
-            return await self._send(items)
+            return await self._send(items, patient)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
@@ -42,6 +42,7 @@ WAIT_SECONDS = 5.0
 PLACE_SECONDS = 4.5  # whoever waits for a hold hears within five
 REPEAT_SECONDS = 0.5
 PLACE_ROUNDS = 5
+SHORTLY = 0.1  # of `database.lock_timeout`: how long teams wait together, before each waits alone
 Result = TypeVar("Result")
 
 
@@ -68,12 +69,12 @@ class Ledger:
             async with asyncio.timeout(PLACE_SECONDS):
                 row = await asyncio.shield(placing)
         except TimeoutError:
-            self._undo(hold_id, placing)
+            self._undo(hold_id, order.team_id, placing)
             raise errors.dependency_unavailable(
                 "The gateway's database takes too long; nothing was sent to Pixapi. Try again shortly."
             ) from None
         except (GatewayError, asyncio.CancelledError):
-            self._undo(hold_id, placing)
+            self._undo(hold_id, order.team_id, placing)
             raise
         if row.outcome == "repeated":
             raise errors.idempotency_in_progress()
@@ -140,7 +141,7 @@ class Ledger:
         for task in self._unwritten:
             task.cancel()
 
-    async def _send_places(self, items: Sequence[Item]) -> list[Any]:
+    async def _send_places(self, items: Sequence[Item], patient: bool) -> list[Any]:
         """One statement; once more for those whose quota had no counter for this period yet."""
         found: dict[str, Any] = {}
         for _ in range(PLACE_ROUNDS):
@@ -151,9 +152,7 @@ class Ledger:
                 break
             if found:
                 await self._open_counters({item["team"] for item in waiting})
-            async with self._database.autocommit() as connection:
-                rows = await connection.execute(_PLACE, {"items": msgspec.json.encode(waiting).decode()})
-                found |= {str(row.id): row for row in rows}
+            found |= {str(row.id): row for row in await self._run(_PLACE, waiting, patient)}
         return [found[item["id"]] for item in items]
 
     async def _open_counters(self, teams: Iterable[str]) -> None:
@@ -161,17 +160,20 @@ class Ledger:
             async with self._database.autocommit() as connection:
                 await connection.execute(_OPEN_COUNTERS, {"team": team})
 
-    async def _send_binds(self, items: Sequence[Item]) -> list[bool]:
+    async def _send_binds(self, items: Sequence[Item], patient: bool) -> list[bool]:
         """Whether each item's task is another hold's."""
-        async with self._database.autocommit() as connection:
-            rows = await connection.execute(_BIND, {"items": msgspec.json.encode(items).decode()})
-            return [row.taken for row in rows]
+        return [row.taken for row in await self._run(_BIND, items, patient)]
 
-    async def _send_ends(self, items: Sequence[Item]) -> list[Ended]:
-        async with self._database.autocommit() as connection:
-            return await _end(connection, items)
+    async def _send_ends(self, items: Sequence[Item], patient: bool) -> list[Ended]:
+        return _ended(await self._run(_END, items, patient))
 
-    def _undo(self, hold_id: UUID, placing: asyncio.Future[Any]) -> None:
+    async def _run(self, verb: TextClause, items: Sequence[Item], patient: bool) -> Sequence[Any]:
+        wait = self._database.lock_timeout * (1 - SHORTLY if patient else SHORTLY)
+        values = {"items": msgspec.json.encode(items).decode(), "wait": f"{int(wait * 1000)}ms"}
+        async with self._database.autocommit() as connection:
+            return (await connection.execute(verb, values)).all()
+
+    def _undo(self, hold_id: UUID, team_id: UUID, placing: asyncio.Future[Any]) -> None:
         """Releases a hold nobody will use, if it was placed at all."""
         released = Conclusion(state="released", reason="never sent")
 
@@ -179,11 +181,11 @@ class Ledger:
             await asyncio.wait({placing})
             if not placing.cancelled() and placing.exception() is None:
                 if placing.result().outcome == "placed":
-                    await self.end(hold_id, released)
-            elif not (await self.end(hold_id, released)).changed:
+                    await self.end(hold_id, released, team_id=team_id)
+            elif not (await self.end(hold_id, released, team_id=team_id)).changed:
                 # The connection is gone, the statement may still run: until its time is over it can place the hold.
                 await asyncio.sleep(self._database.statement_timeout)
-                await self.end(hold_id, released)
+                await self.end(hold_id, released, team_id=team_id)
 
         self._own(_repeat(verb))
 
@@ -249,12 +251,29 @@ def _ident(item: Item) -> str:
 
 
 async def _end(connection: AsyncConnection, items: Sequence[Item]) -> list[Ended]:
-    rows = await connection.execute(_END, {"items": msgspec.json.encode(items).decode()})
+    rows = await connection.execute(_END_HERE, {"items": msgspec.json.encode(items).decode()})
+    return _ended(rows.all())
+
+
+def _ended(rows: Sequence[Any]) -> list[Ended]:
     return [Ended(changed=row.changed, remaining=row.remaining) for row in rows]
 
 
-_PLACE = text("SELECT * FROM gateway_place_calls(CAST(:items AS jsonb))")
-_BIND = text("SELECT * FROM gateway_bind(CAST(:items AS jsonb))")
-_END = text("SELECT * FROM gateway_end(CAST(:items AS jsonb))")
+_WAITING = """
+WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', :wait, true) AS wait)
+SELECT found.* FROM patience CROSS JOIN LATERAL
+verb(CASE WHEN patience.wait IS NOT NULL THEN CAST(:items AS jsonb) END) AS found
+"""
+
+
+def _waiting(verb: str) -> TextClause:
+    """A verb that waits for each lock no longer than `wait`: the CASE has that set before the verb is called."""
+    return text(_WAITING.replace("verb", verb))
+
+
+_PLACE = _waiting("gateway_place_calls")
+_BIND = _waiting("gateway_bind")
+_END = _waiting("gateway_end")
+_END_HERE = text("SELECT * FROM gateway_end(CAST(:items AS jsonb))")
 _OPEN_COUNTERS = text("SELECT gateway_open_counters(CAST(:team AS uuid))")
 _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}

@@ -40,6 +40,7 @@ class Database:
         lock_timeout: float = 1.0,
     ) -> None:
         self.statement_timeout = statement_timeout
+        self.lock_timeout = lock_timeout
         self._engine = _engine(url, pool_size, pool_wait, statement_timeout, lock_timeout)
 
     @asynccontextmanager

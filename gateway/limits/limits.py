@@ -155,10 +155,11 @@ class Limits:
         running = [taken for taken in self._running.values() if taken.keys]
         for start in range(0, len(running), RENEW_BATCH):
             by_key: dict[str, list[str]] = {}
-            for taken in running[start : start + RENEW_BATCH]:
-                if taken.lease in self._running:  # it may have ended while the batch before was under way
-                    for key in taken.keys:
-                        by_key.setdefault(key, []).append(taken.lease)
+            # Some may have ended while the batch before was under way.
+            batch = [taken for taken in running[start : start + RENEW_BATCH] if taken.lease in self._running]
+            for taken in batch:
+                for key in taken.keys:
+                    by_key.setdefault(key, []).append(taken.lease)
             arguments: list[str | int] = [int(LEASE_SECONDS * _MICRO)]
             for leases in by_key.values():
                 arguments += [len(leases), *leases]
@@ -166,6 +167,11 @@ class Limits:
                 await self._cache.script(RENEW, list(by_key), arguments)
             except CacheGone:
                 return
+            finally:
+                # A server that has lost its scripts is sent them anew: behind what was given back meanwhile.
+                for taken in batch:
+                    if taken.lease not in self._running:
+                        self._free(taken)
 
     def give_back(self, taken: Taken) -> None:
         """The call has ended."""

@@ -241,7 +241,7 @@ class Repeats:
 
         self._own(self._until_written(noted))
 
-    async def _send_delivered(self, hold_ids: Sequence[UUID]) -> list[None]:
+    async def _send_delivered(self, hold_ids: Sequence[UUID], patient: bool) -> list[None]:
         await self._records.delivered(hold_ids, GRACE_SECONDS)
         return [None] * len(hold_ids)
 

@@ -109,6 +109,22 @@ async def test_when_redis_is_back_the_running_calls_are_put_into_it_again(
                 await asyncio.sleep(0.005)
 
 
+async def test_a_call_that_ends_while_a_renewal_teaches_the_scripts_anew_is_not_put_back(
+    direct: CacheClient, team: str
+) -> None:
+    limits = Limits(direct, SystemClock(), Metrics())
+    calls = [await limits.take(limit(team, None, 5), Lane.PAID) for _ in range(3)]
+    await direct.run("SCRIPT", "FLUSH")
+    renewing = asyncio.create_task(limits.renew())
+    await asyncio.sleep(0)  # asked for, and refused: the server knows no scripts
+    for call in calls[1:]:
+        assert isinstance(call, Taken)
+        call.release()
+    await renewing
+    await direct.run("PING")
+    assert await leases(direct, team) == 1
+
+
 async def test_flushed_under_load_a_bound_on_calls_is_never_exceeded_for_long(
     direct: CacheClient, proxy: FaultProxy, team: str
 ) -> None:

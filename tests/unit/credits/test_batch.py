@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -23,7 +23,7 @@ class Sink:
         self.poison: set[int] = set()
         self.gone = 0
 
-    async def __call__(self, items: Sequence[int]) -> list[int]:
+    async def __call__(self, items: Sequence[int], patient: bool = True) -> list[int]:
         self.sent.append(list(items))
         await self.gate.wait()
         if self.gone:
@@ -34,7 +34,7 @@ class Sink:
         return [item * 10 for item in items]
 
 
-def batcher(send: Callable[[Sequence[int]], Awaitable[Sequence[int]]]) -> Batcher[int, int]:
+def batcher(send: Sink) -> Batcher[int, int]:
     return Batcher(send, ident=lambda item: item)
 
 
@@ -144,36 +144,43 @@ async def test_when_the_loop_ends_nobody_waits_for_ever() -> None:
 
 
 class LockedSink(Sink):
-    """Whatever has an item of the locked ten waits in vain."""
+    """Whatever has an item of the locked ten waits in vain: for a tenth of a second, for one when it is patient."""
 
     def __init__(self, locked: int) -> None:
         super().__init__()
         self.locked = locked
-        self.waits = 0
+        self.waits: list[bool] = []
 
-    async def __call__(self, items: Sequence[int]) -> list[int]:
+    async def __call__(self, items: Sequence[int], patient: bool = True) -> list[int]:
         self.sent.append(list(items))
         if any(item // 10 == self.locked for item in items):
-            self.waits += 1
-            await asyncio.sleep(0.05)
+            self.waits.append(patient)
+            await asyncio.sleep(0.2 if patient else 0.02)
             raise LockedError
         return [item * 10 for item in items]
 
 
+def by_tens(sink: Sink) -> Batcher[int, int]:
+    return Batcher(sink, ident=lambda item: item, lane=lambda item: item // 10)
+
+
 async def test_a_lock_fails_its_own_lane_alone_and_then_delays_nobody() -> None:
     sink = LockedSink(locked=3)
-    group = Batcher(sink, ident=lambda item: item, lane=lambda item: item // 10)
-    found = await asyncio.gather(*(group.submit(item) for item in range(60)), return_exceptions=True)
-    failed = [item for item, result in enumerate(found) if isinstance(result, LockedError)]
-    assert failed == list(range(30, 40))
-    assert [found[item] for item in range(60) if item not in failed] == [
-        item * 10 for item in range(60) if item not in failed
-    ]
-    waits = sink.waits
-    blocked = asyncio.create_task(group.submit(31))
+    group = by_tens(sink)
+    futures = {item: group.put(item) for item in range(60)}
+    free = [future for item, future in futures.items() if item // 10 != 3]
+    async with asyncio.timeout(0.15):  # nobody waits while the locked lane does
+        assert await asyncio.gather(*free) == [item * 10 for item in range(60) if item // 10 != 3]
+    assert not any(futures[item].done() for item in range(30, 40))
+    late = group.put(35)
+    found = await asyncio.gather(*(futures[item] for item in range(30, 40)), late, return_exceptions=True)
+    assert all(isinstance(one, LockedError) for one in found)
+    # Together, then alone; who came while it waited alone has not waited again.
+    assert sink.waits == [False, True]
+    blocked = group.put(31)
     await asyncio.sleep(0.01)
-    assert sink.waits == waits + 1
-    assert await asyncio.wait_for(group.submit(100), 0.02) == 1000
+    assert sink.waits == [False, True, True]
+    assert await asyncio.wait_for(group.submit(100), 0.1) == 1000
     with pytest.raises(LockedError):
         await blocked
 
@@ -181,7 +188,7 @@ async def test_a_lock_fails_its_own_lane_alone_and_then_delays_nobody() -> None:
 async def test_a_lane_that_is_free_again_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.credits.batch.APART_SECONDS", 0.05)
     sink = LockedSink(locked=3)
-    group = Batcher(sink, ident=lambda item: item, lane=lambda item: item // 10)
+    group = by_tens(sink)
     with pytest.raises(LockedError):
         await group.submit(30)
     sink.locked = -1
@@ -189,4 +196,14 @@ async def test_a_lane_that_is_free_again_comes_back(monkeypatch: pytest.MonkeyPa
     sink.sent.clear()
     await asyncio.gather(group.submit(1), group.submit(32), group.submit(2))
     assert sorted(item for batch in sink.sent for item in batch) == [1, 2, 32]
+    assert len(sink.sent) <= 2
+
+
+async def test_a_lane_that_waited_for_nothing_stays_with_the_others() -> None:
+    sink = LockedSink(locked=3)
+    group = by_tens(sink)
+    futures = [group.put(item) for item in (1, 20, 30)]
+    await asyncio.gather(*futures, return_exceptions=True)
+    sink.sent.clear()
+    await asyncio.gather(group.submit(1), group.submit(20), group.submit(2))
     assert len(sink.sent) <= 2
