@@ -19,12 +19,12 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-from gateway.cache import patience
 from gateway.cache.breaker import Breaker
 from gateway.cache.line import CacheGone, Reply
 from gateway.cache.pipeline import Pipeline
 from gateway.cache.wire import Address, Command, ReplyError, pack
 from gateway.clock import Clock
+from gateway.patience import REDIS
 from gateway.telemetry import Metrics
 
 __all__ = ["CacheClient", "CacheGone", "Script"]
@@ -143,7 +143,7 @@ class CacheClient:
 
     async def _reply(self, command: Command, limit: float) -> Any:
         """What comes back within `limit` seconds and the request's patience; error replies too."""
-        purse = patience.current()
+        purse = REDIS.current()
         left = limit if purse is None else min(limit, purse.left)
         if left <= 0:
             raise CacheGone("the time to wait for Redis is used up")

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC
+from random import uniform
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -32,15 +33,14 @@ from gateway.credits.terms import (
     end_item,
     place_item,
 )
-from gateway.db.engine import Database
+from gateway.db.engine import Database, promptly
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
 
 log = logging.getLogger("gateway.ledger")
 
 WAIT_SECONDS = 5.0
-PLACE_SECONDS = 4.5  # whoever waits for a hold hears within five
-REPEAT_SECONDS = 0.5
+REPEAT_SECONDS, LONGEST_REPEAT = 0.5, 2.0  # between tries, twice as long each time
 PLACE_ROUNDS = 5
 SHORTLY = 0.1  # of `database.lock_timeout`: how long teams wait together, before each waits alone
 Result = TypeVar("Result")
@@ -59,6 +59,7 @@ class Ledger:
 
     async def place(self, order: Order) -> Placed:
         """A new hold on every quota that applies, or GatewayError 402 naming the one that refused; never a part of it.
+        RepeatedError when the call repeats another.
 
         A caller that is cancelled, or that is told the database did not answer, leaves no hold behind: should it
         have been placed all the same, it is released.
@@ -66,18 +67,12 @@ class Ledger:
         hold_id = uuid7()
         placing = self._places.put(place_item(hold_id, order))
         try:
-            async with asyncio.timeout(PLACE_SECONDS):
-                row = await asyncio.shield(placing)
-        except TimeoutError:
-            self._undo(hold_id, order.team_id, placing)
-            raise errors.dependency_unavailable(
-                "The gateway's database takes too long; nothing was sent to Pixapi. Try again shortly."
-            ) from None
+            row = await promptly(placing)
         except (GatewayError, asyncio.CancelledError):
             self._undo(hold_id, order.team_id, placing)
             raise
         if row.outcome == "repeated":
-            raise errors.idempotency_in_progress()
+            raise RepeatedError
         if row.outcome != "placed":
             raise refusal(row, order)
         return Placed(id=hold_id, remaining=row.remaining, shadow_refused=row.shadow)
@@ -197,18 +192,28 @@ class Ledger:
         return task
 
 
+class RepeatedError(GatewayError):
+    """409: the call repeats one that is there already, by its Idempotency-Key or by its `joinable`. No hold was placed."""
+
+    def __init__(self) -> None:
+        one = errors.idempotency_in_progress()
+        super().__init__(one.status, one.type, one.reason, one.message, retry=one.retry, headers=one.headers)
+
+
 def _log_defect(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a verb of the ledger is given up", exc_info=error)
 
 
 async def _repeat(verb: Callable[[], Awaitable[Result]]) -> Result:
+    pause = REPEAT_SECONDS
     while True:
         try:
             return await verb()
         except GatewayError as error:
             log.warning("a hold's end is not written down yet", extra={"reason": error.reason})
-            await asyncio.sleep(REPEAT_SECONDS)
+            await asyncio.sleep(pause * uniform(0.5, 1))  # noqa: S311 - so that not all come at once
+            pause = min(2 * pause, LONGEST_REPEAT)
 
 
 async def conclude(connection: AsyncConnection, hold_id: UUID, conclusion: Conclusion) -> Ended:

@@ -18,9 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from gateway import errors
 from gateway.db.connection import TimedConnection
-
-# Within the contract's five seconds for a paid call, pool wait and statement time-out included.
-PATIENCE_SECONDS = 4.0
+from gateway.patience import POSTGRES
 
 T = TypeVar("T")
 LOCK_NOT_AVAILABLE = "55P03"
@@ -90,13 +88,17 @@ async def allow(connection: AsyncConnection, seconds: int) -> None:
 
 
 async def promptly(work: Awaitable[T]) -> T:
-    """The result of database work that a request waits for; GatewayError 503 when there is none in time.
+    """The result of database work that a request waits for; GatewayError 503 when there is none in the time that it
+    has for Postgres in all.
 
     A server that has gone silent answers neither the statement nor the request to cancel it, so the work is left to
     itself instead of being cancelled: it ends when the server comes back, or when its connection hangs up.
     """
-    task = asyncio.ensure_future(work)
-    done, _ = await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
+    task, purse, loop = asyncio.ensure_future(work), POSTGRES.current(), asyncio.get_running_loop()
+    began = loop.time()
+    done, _ = await asyncio.wait({task}, timeout=POSTGRES.seconds if purse is None else purse.left)
+    if purse is not None:
+        purse.spend(loop.time() - began)
     if done:
         return task.result()
     task.add_done_callback(_retrieve)

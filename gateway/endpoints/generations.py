@@ -21,6 +21,7 @@ from gateway.credits.terms import Conclusion, NewTask, SentVia
 from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatched, Dispatcher, PaidCall
 from gateway.pool.pool import UpstreamKey
+from gateway.proxy.arrival import when_arrived
 from gateway.proxy.exchange import Exchange, Hold, RequestBody, exchange_of
 from gateway.proxy.generation import Operation
 from gateway.proxy.leaving import ClientLeftError, left
@@ -101,13 +102,16 @@ class Generations:
                 "team sees it by this request id.",
                 timed_out=False,
             ) from None
+        await asyncio.sleep(
+            0
+        )  # what the call gave back is on its way to Redis before the answer is to the client
         _note(exchange, finished)
-        delivered = False
+        there = False
         try:
-            delivered = await self._answer(finished, send, leaving)
+            there = await self._answer(finished, send, leaving)
         finally:
             leaving.cancel()
-            self._written(hold, finished, delivered=delivered)
+            self._answered(scope, hold, finished, there=there)
         if finished.reply is None:
             raise finished.error or errors.internal_error()
 
@@ -119,12 +123,20 @@ class Generations:
         headers = toward_client(reply.content_type, reply.body.size)
         return await relay(send, reply.status, headers, reply.body, leaving)
 
-    def _written(self, hold: Hold, finished: Finished, *, delivered: bool) -> None:
+    def _answered(self, scope: Scope, hold: Hold, finished: Finished, *, there: bool) -> None:
+        """Only for repeats without a key it matters whether the answer has arrived."""
         repeatable = hold.order.repeatable
         if repeatable is None:
             finished.discard()
-        else:
+            return
+
+        def written(delivered: bool) -> None:
             self.repeats.written(hold.id, repeatable, finished.answer, delivered=delivered)
+
+        if there and finished.reply is not None and repeatable.idempotency_key is None:
+            when_arrived(scope, written)
+        else:
+            written(there)
 
     def _call(self, exchange: Exchange, hold: Hold, body: RequestBody, operation: Operation) -> PaidCall:
         def serves(key: UpstreamKey) -> bool:

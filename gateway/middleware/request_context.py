@@ -10,9 +10,9 @@ from ipaddress import IPv6Address, ip_address
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.principal import Address, Network
-from gateway.cache.patience import REQUEST_SECONDS, patience
 from gateway.clock import Clock
 from gateway.ids import uuid7
+from gateway.patience import POSTGRES, REDIS
 from gateway.proxy.exchange import Exchange, Headers, begin
 from gateway.telemetry import Metrics
 
@@ -64,7 +64,7 @@ class RequestContextMiddleware:
             return message
 
         try:
-            with patience(REQUEST_SECONDS):
+            with REDIS.patience(), POSTGRES.patience():
                 await self._app(scope, listen, answer)
         finally:
             self._record(scope, exchange, 499 if left and status == 0 else status)

@@ -10,9 +10,9 @@ from secrets import token_hex
 import pytest
 
 from gateway.cache.client import CacheClient
-from gateway.cache.patience import patience
 from gateway.clock import SystemClock
 from gateway.limits.limits import Bound, Bounds, Lane, Limits, Refusal, Taken
+from gateway.patience import REDIS
 from gateway.telemetry import Metrics
 from tests.fakes.cache import cache_client
 from tests.faults.proxy import FaultProxy, proxied
@@ -66,7 +66,7 @@ async def test_limits_go_on_in_the_process_and_nobody_waits_long(
         found, times = [], []
         for _ in range(20):
             started = time.monotonic()
-            with patience(0.3):
+            with REDIS.patience(0.3):
                 one = await limits.take(wanted, Lane.PAID)
             times.append(time.monotonic() - started)
             found.append(one)

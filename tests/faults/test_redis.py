@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from gateway.cache.client import CacheClient, CacheGone, Script
-from gateway.cache.patience import patience
+from gateway.patience import REDIS
 from gateway.telemetry import Metrics
 from tests.fakes.cache import cache_client, failures, is_left_alone
 from tests.faults.proxy import FaultProxy, proxied
@@ -90,7 +90,7 @@ async def test_a_request_waits_for_redis_0_3_s_in_all(proxy: FaultProxy, fault: 
         if fault == "killed":
             proxy.kill()
         started = time.monotonic()
-        with patience(0.3):
+        with REDIS.patience(0.3):
             for _ in range(10):
                 await waited(client, "GET", "pxg:a")
                 with pytest.raises(CacheGone):

@@ -9,7 +9,7 @@ from secrets import token_hex
 import pytest
 
 from gateway.cache.client import CacheClient, CacheGone, Script
-from gateway.cache.patience import patience
+from gateway.patience import REDIS
 from gateway.telemetry import Metrics
 from tests.fakes.cache import cache_client, failures
 
@@ -103,7 +103,7 @@ async def test_what_nobody_awaits_is_bounded(
 
 
 async def test_used_up_patience_asks_nothing(client: CacheClient, key: str) -> None:
-    with patience(0.3) as purse:
+    with REDIS.patience(0.3) as purse:
         await client.run("SET", key, 1)
         assert 0 < purse.left < 0.3
         purse.spend(1)

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from gateway.db import engine, migrate
+from gateway.db import migrate
 from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.errors import GatewayError
+from gateway.patience import POSTGRES
 
 INSERT = text(
     "INSERT INTO audit_entries (id, actor, action, subject_type, subject_id, detail)"
@@ -138,10 +139,7 @@ async def test_a_connection_speaks_utc(hasty: Database) -> None:
     assert await run(hasty, "SHOW timezone") == "UTC"
 
 
-async def test_a_silent_server_is_given_up_in_time_and_its_work_ends_by_itself(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(engine, "PATIENCE_SECONDS", 0.05)
+async def test_a_silent_server_is_given_up_in_time_and_its_work_ends_by_itself() -> None:
     back, ended = asyncio.Event(), []
 
     async def work(number: int) -> int:
@@ -152,7 +150,7 @@ async def test_a_silent_server_is_given_up_in_time_and_its_work_ends_by_itself(
         return number
 
     for number in (1, 2):
-        with pytest.raises(GatewayError) as caught:
+        with pytest.raises(GatewayError) as caught, POSTGRES.patience(0.05):
             await promptly(work(number))
         assert caught.value.status == 503
     back.set()
@@ -168,8 +166,14 @@ async def test_what_fails_in_time_fails_as_it_is() -> None:
         await promptly(fail())
 
 
-def test_the_patience_is_within_the_contract_s_five_seconds() -> None:
-    assert engine.PATIENCE_SECONDS < 5
+async def test_what_a_request_waited_for_before_is_not_left_for_later() -> None:
+    with POSTGRES.patience(0.3) as purse:
+        await promptly(asyncio.sleep(0.2))
+        assert purse.left < 0.11
+        began = time.monotonic()
+        with pytest.raises(GatewayError):
+            await promptly(asyncio.sleep(5))
+        assert time.monotonic() - began < 0.2
 
 
 async def test_the_text_of_an_error_holds_nothing_that_was_to_be_stored(hasty: Database) -> None:
