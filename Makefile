@@ -11,6 +11,7 @@ PORT ?=
 SEEDS ?= 1 2 3 4 5
 SECONDS ?= 60
 CLIENTS ?= 4000
+CALLS ?= 1000
 PYTHON ?=
 export PYTHON
 
@@ -23,10 +24,11 @@ run: quickstart-venv ## the whole gateway on this machine, with a simulated Pixa
 test: dev-venv ## all tests: ARGS='-k ledger', JOBS=2
 	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
 
-chaos: dev-venv ## faults and traffic mixed, then every invariant: SEEDS='1 2 3', SECONDS=60 each, CLIENTS=4000 that leave
+chaos: dev-venv ## faults and traffic mixed, then every invariant: SEEDS='1 2 3', SECONDS=60 each, CLIENTS=4000 that leave, CALLS=1000
 	@PXG_CHAOS_SEEDS='$(SEEDS)' PXG_CHAOS_SECONDS=$(SECONDS) PXG_STORM_CLIENTS=$(CLIENTS) \
+		PXG_FAULTED_CALLS=$(CALLS) \
 		.venv/bin/python -m pytest -s tests/faults/test_postgres.py tests/e2e/test_rolling_restart.py tests/faults/test_chaos.py \
-		tests/e2e/test_cancel_storm.py $(ARGS)
+		tests/e2e/test_cancel_storm.py tests/e2e/test_faulted_calls.py $(ARGS)
 
 check: dev-venv ## formatting, lint, types, layers, documentation
 	@.venv/bin/ruff format --check --output-format concise . || { echo 'Not formatted; run: make fmt' >&2; exit 1; }

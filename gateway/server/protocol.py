@@ -21,9 +21,13 @@ from uvicorn.server import ServerState
 
 from gateway.errors import GatewayError, broken_framing, render, request_timeout
 from gateway.ids import uuid7
+from gateway.server.arrival import Arrival
 from gateway.server.chunks import ChunkedBody
 from gateway.server.head import MAX_HEAD, Head, check_unfinished, read_head
 from gateway.server.lingering import Lingering, UnreadBodyTransport
+
+# Where the application finds `Arrival.watch` among its scope's extensions: how it learns that its answer has arrived.
+ARRIVAL = "gateway.arrival"
 
 access_log = logging.getLogger("gateway.access")
 
@@ -51,14 +55,17 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._lingering: Lingering | None = None
         self._context = copy_context()
+        self._arrival = Arrival(self.loop, self._context)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first head."""
         super().connection_made(transport)
+        self._arrival.begin(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; a running request learns of it from its `receive`."""
+        self._arrival.end(exc)  # first: the socket is still open
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._head_arrived()
@@ -67,8 +74,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self._held = b""
         self._take = _swallow
 
+    def eof_received(self) -> None:
+        """Sends nothing more: most clients have read everything and are closing. The transport closes then."""
+        self._arrival.look()
+
     def data_received(self, data: bytes) -> None:
         """Walk `data` through head and body, as many of them as it holds."""
+        self._arrival.look()  # most clients send their next request when they have the answer
         if self._lingering is not None:
             self._lingering.heard = True
             return
@@ -139,6 +151,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request. Answered before its body has arrived, it ends the connection and says so."""
+        self.scope["extensions"] = {ARRIVAL: self._arrival.watch}  # type: ignore[dict-item] # one of our own
         super().on_headers_complete()
         self._reusable = self.cycle.keep_alive
         if self._head.has_body:
@@ -231,12 +244,12 @@ class GatewayProtocol(HttpToolsProtocol):
         )
 
     def _close_after_answer(self) -> None:
-        """Close for a request that has been answered: at once, or after its unread body."""
-        if self._message_ended:
-            self.transport.close()
-        else:
-            self._held, self._take = b"", _swallow
-            self._linger()
+        """End the connection for a request that has been answered: its client closes it, or time does.
+
+        Closed at once its kernel would no longer say what has arrived, and with an unread body discard the answer.
+        """
+        self._held, self._take = b"", _swallow
+        self._linger()
 
     def _linger(self) -> None:
         if self._lingering is None and not self.transport.is_closing():
