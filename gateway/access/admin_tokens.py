@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
 from gateway.access.key_format import ADMIN_TOKEN, Peppers, make, parse
+from gateway.access.signatures import Used, sign_anew
 from gateway.db import audit
 from gateway.db.engine import Database
 from gateway.db.paging import Keyset, Page, PageOf
@@ -22,16 +23,21 @@ from gateway.ids import uuid7
 
 Role = Literal["admin", "viewer"]
 USE_IS_NOTED_EVERY = timedelta(minutes=1)
-_COLUMNS = [column for column in admin_tokens.c if column.name != "digest"]
+_COLUMNS = [column for column in admin_tokens.c if column.name not in {"digest", "pepper"}]
 _ORDER = Keyset("admin_tokens", admin_tokens.c.id)
 
 
 @dataclass(frozen=True, slots=True)
 class AdminPrincipal:
-    """Who asks: `actor` as audit entries name it, and what it may do (`viewer` only reads)."""
+    """Who asks: `actor` as audit entries name it, and what it may do (`viewer` only reads).
+
+    `name` is what people call it; `token_id` says which admin token it showed, None for every other way in.
+    """
 
     actor: str
     role: Role
+    name: str = ""
+    token_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +88,12 @@ class AdminTokens:
     async def principal_of(self, token: bytes) -> AdminPrincipal | None:
         """The principal this token's bytes stand for, None when it is unknown or revoked."""
         if self._bootstrap is not None and hmac.compare_digest(token, self._bootstrap):
-            return AdminPrincipal("bootstrap", "admin")
+            return AdminPrincipal("bootstrap", "admin", "the bootstrap token")
         parsed = parse(token.decode("ascii", "replace"), ADMIN_TOKEN)
         if parsed is None:
             return None
         digests = self._peppers.digests(parsed.text)
-        query = select(*_COLUMNS).where(
+        query = select(*_COLUMNS, admin_tokens.c.digest, admin_tokens.c.pepper).where(
             admin_tokens.c.digest.in_(digests), admin_tokens.c.revoked_at.is_(None)
         )
         async with self._database.autocommit() as connection:
@@ -95,7 +101,10 @@ class AdminTokens:
             if row is None:
                 return None
             await connection.execute(_noted_use(row.id))
-        return AdminPrincipal(f"admin-token:{row.id}", row.role)
+            if row.pepper != self._peppers.names[0]:
+                used = Used(row.id, bytes(row.digest), row.pepper)
+                await sign_anew(connection, admin_tokens, used, digests, self._peppers)
+        return AdminPrincipal(f"admin-token:{row.id}", row.role, row.name, row.id)
 
 
 async def issue(
@@ -108,6 +117,7 @@ async def issue(
         "name": name,
         "role": role,
         "digest": peppers.sign(made.text),
+        "pepper": peppers.names[0],
         "last4": made.text[-4:],
     }
     row = (await connection.execute(admin_tokens.insert().values(**values).returning(*_COLUMNS))).one()

@@ -22,6 +22,7 @@ from gateway import errors
 from gateway.access.key_format import TEAM_KEY, ParsedKey, Peppers, parse
 from gateway.access.principal import Limits, Network, Principal
 from gateway.access.principal_cache import Entry, PrincipalCache
+from gateway.access.signatures import Used, sign_anew
 from gateway.clock import Clock
 from gateway.db.engine import Database, promptly
 from gateway.db.tables import team_keys, teams
@@ -108,6 +109,9 @@ class Authenticator:
                 await connection.execute(
                     team_keys.update().where(team_keys.c.id == row.key_id).values(last_used_at=func.now())
                 )
+            if row is not None and row.pepper != self._peppers.names[0]:
+                used = Used(row.key_id, bytes(row.digest), row.pepper)
+                await sign_anew(connection, team_keys, used, digests, self._peppers)
         return None if row is None else _principal_of(row)
 
 
@@ -146,6 +150,8 @@ _BY_DIGEST = (
         teams.c.max_in_flight.label("team_in_flight"),
         team_keys.c.id.label("key_id"),
         team_keys.c.name.label("key_name"),
+        team_keys.c.digest,
+        team_keys.c.pepper,
         team_keys.c.expires_at,
         func.coalesce(team_keys.c.last_used_at < func.now() - USE_IS_NOTED_EVERY, True).label(
             "noted_long_ago"

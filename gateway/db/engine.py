@@ -39,6 +39,7 @@ class Database:
     ) -> None:
         self.statement_timeout = statement_timeout
         self.lock_timeout = lock_timeout
+        self._pool_size = pool_size
         self._engine = _engine(url, pool_size, pool_wait, statement_timeout, lock_timeout)
 
     @asynccontextmanager
@@ -63,6 +64,11 @@ class Database:
         async with self.autocommit() as connection:
             found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
             return found
+
+    def connections(self) -> tuple[int, int]:
+        """Connections in use now, and how many more may be."""
+        in_use = self._engine.pool.checkedout()  # type: ignore[attr-defined]
+        return in_use, self._pool_size - in_use
 
     async def close(self) -> None:
         await self._engine.dispose()

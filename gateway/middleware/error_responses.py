@@ -39,13 +39,15 @@ class ErrorResponsesMiddleware:
             exchange.failure = error.reason
             if started:
                 raise
+            exchange.refused = error
             await _answer(error, exchange, send)
         except Exception:
             exchange.failure = "internal_error"
             log.exception("request failed", extra={"request_id": exchange.request_id})
             if started:
                 raise
-            await _answer(errors.internal_error(), exchange, send)
+            exchange.refused = errors.internal_error()
+            await _answer(exchange.refused, exchange, send)
 
 
 async def _answer(error: GatewayError, exchange: Exchange, send: Send) -> None:

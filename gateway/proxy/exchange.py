@@ -11,6 +11,7 @@ from starlette.types import Scope
 from gateway.access.principal import Address, Principal
 from gateway.catalog.price_book import ModelPrice
 from gateway.credits.terms import Order, Repeatable
+from gateway.errors import GatewayError
 from gateway.proxy.generation import Generation, Operation
 from gateway.proxy.paid_calls import Seat
 from gateway.spool import SpooledBody
@@ -65,6 +66,7 @@ class Exchange:
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body_complete: bool = False  # whether the request's body has been read to its end
     failure: str | None = None  # the reason of the error that was answered
+    refused: GatewayError | None = None  # that error itself, when it was the whole answer
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, by its lower-case name."""

@@ -54,12 +54,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A complete reply. The receiver closes `body`."""
+    """A complete reply. The receiver closes `body`; `date` is when Pixapi says that it was made."""
 
     status: int
     content_type: bytes | None
     retry_after: float | None
     body: SpooledBody
+    date: str | None = None
 
 
 class UpstreamClient:
@@ -148,6 +149,7 @@ class UpstreamClient:
             content_type=_content_type(response.headers),
             retry_after=_seconds(response.headers.get("retry-after")),
             body=body,
+            date=response.headers.get("date"),
         )
 
     def _request(self, call: Call) -> httpx.Request:

@@ -51,7 +51,7 @@ class NotedLedger(Ledger):
         return Placed(id=HOLD, remaining=None, shadow_refused=False)
 
     async def end_surely(
-        self, hold_id: UUID, conclusion: Conclusion, sent: Any = (), team_id: UUID | None = None
+        self, hold_id: UUID, conclusion: Conclusion, sent: Any = (), order: Order | None = None
     ) -> None:
         self.ended.append((hold_id, conclusion))
 
