@@ -193,7 +193,7 @@ class Ledger:
 
 
 class RepeatedError(GatewayError):
-    """409: the call repeats one that is there already, by its Idempotency-Key or by its `joinable`. No hold was placed."""
+    """409: the call repeats one that is there, by its Idempotency-Key or by its `joinable`. No hold was placed."""
 
     def __init__(self) -> None:
         one = errors.idempotency_in_progress()

@@ -72,6 +72,7 @@ def test_first_start(data: Path) -> None:
         assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in files} == {
             path.name: 0o600 for path in files
         }
+        assert stat.S_IMODE((data / "spool").stat().st_mode) == 0o700
         assert printed["team_key"] not in run.stderr()
         assert printed["admin_token"] not in run.stderr()
         second_in_folder(data)
