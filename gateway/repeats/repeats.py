@@ -130,6 +130,7 @@ class Repeats:
             self._own(self._share(hold_id, answer))
             asyncio.get_running_loop().call_later(GRACE_SECONDS, self._recent.drop, hold_id)
         else:
+            self._recent.calls[hold_id].kept = True
             self._own(self._keep_and_drop(hold_id, answer))
 
     def gave_up(self, hold_id: UUID) -> None:
