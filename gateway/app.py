@@ -131,6 +131,7 @@ def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> R
             models=runtime.models,
             ledger=runtime.ledger,
             paid_calls=runtime.paid_calls,
+            spool=runtime.spool,
         ),
     ]
     return Route(operation.path, endpoint, methods=["POST"], middleware=chain)
