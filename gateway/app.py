@@ -149,6 +149,7 @@ def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> B
             models=runtime.models,
             ledger=runtime.ledger,
             paid_calls=runtime.paid_calls,
+            spool=runtime.spool,
         ),
     ]
     return DeclaredRoute(operation.path, endpoint, "team", methods=["POST"], middleware=chain)

@@ -113,7 +113,9 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
         pace=pace,
         metrics=metrics,
     )
-    authenticator = Authenticator(database, peppers, clock, settings.cache.principal)
+    authenticator = Authenticator(
+        database, peppers, clock, settings.cache.principal, hears=lambda: events.connected
+    )
     revocation.follow(events, authenticator, clock, metrics)
     callers, attempts = _callers(settings, database, peppers, metrics), SignInAttempts(database)
     sender = _sender(settings, database, vault, metrics)
@@ -289,7 +291,7 @@ def _repeats(
         retention=repeats.idempotency_retention,
         longest_call=_ages(settings).longest_call,
     )
-    oldest = repeats.idempotency_retention + REPEATS_SECONDS
+    oldest = max(repeats.idempotency_retention, repeats.join_window) + REPEATS_SECONDS
     files = AnswerFiles(server.spool_dir, server.spool_max_bytes, oldest)
     records = Records(database)
     return Repeats(records, Shelf(records, files, cache), events, clock, rules)

@@ -238,9 +238,7 @@ def rate_limited(
     seconds = max(1, round(retry_after + 0.499))
     waits = {"retry-after": str(seconds), "retry-after-ms": str(max(1, round(retry_after * 1000)))}
     headers = {**waits, **allowance}
-    return GatewayError(
-        429, "rate_limit_error", reason, message, retry=True, headers=headers, detail=detail
-    )
+    return GatewayError(429, "rate_limit_error", reason, message, retry=True, headers=headers, detail=detail)
 
 
 # 5xx: ours, or Pixapi's -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -26,6 +27,8 @@ log = logging.getLogger("gateway.spool")
 MEMORY_LIMIT = 1024 * 1024
 PIECE = 256 * 1024
 LOG_EVERY_SECONDS = 60.0
+_TMPFILE: int | None = getattr(os, "O_TMPFILE", None)
+FULL = 0.9  # of the budget
 
 
 class SpoolBudget:
@@ -50,6 +53,11 @@ class SpoolBudget:
 
     def give_back(self, count: int) -> None:
         self.used -= count
+
+    def check_room(self) -> None:
+        """Raises `errors.overloaded` while little is left: asked before a call is paid for, whose answer needs some."""
+        if self.used > self.limit_bytes * FULL:
+            raise spool_full()
 
     def failed(self, error: OSError) -> None:
         """Logs what the disk said, at most once a minute: while it fails, every large body does."""
@@ -124,6 +132,29 @@ class SpooledBody:
             position += len(found)
             yield found
 
+    async def link(self, path: Path) -> bool:
+        """Gives the body, once it is written, a name as well, all at once and without copying what is on disk; it
+        stays readable here, and the name remains when it is closed. False where that cannot be done: it is small, the
+        system cannot do it, or there is no room. `FileExistsError` when something has this name."""
+        self._check_open()
+        file, tail, end = self._file, self._tail, self.size
+        if file is None or not file.may_link:
+            return False
+        try:
+            self._budget.take(len(tail))
+        except errors.GatewayError:
+            return False
+        self._taken += len(tail)
+        try:
+            await asyncio.to_thread(file.link, tail, end - len(tail), path)
+        except FileExistsError:
+            raise
+        except OSError:
+            return False
+        if not self._closed:
+            self._in_file, self._tail = end, bytearray()
+        return True
+
     def close(self) -> None:
         """Forget the body and give its disk space back. May be called again."""
         if self._closed:
@@ -189,16 +220,27 @@ class _UnnamedFile:
         self._lock = threading.Lock()
         self._running = 0
         self._closed = False
+        self.may_link = False
 
     def write_at(self, data: bytes | bytearray, position: int) -> None:
         """Write all of `data`; `OSError` when the disk does not take it."""
         descriptor = self._begin()
         try:
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(descriptor, view, position)
-                view = view[written:]
-                position += written
+            _write_all(descriptor, data, position)
+        finally:
+            self._end()
+
+    def link(self, tail: bytes | bytearray, position: int, path: Path) -> None:
+        """Write `tail`, then give the file this name; `OSError` when either fails."""
+        descriptor = self._begin()
+        try:
+            _write_all(descriptor, tail, position)
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                # With a folder's descriptor Python takes linkat, which alone follows the link in /proc.
+                os.link(f"/proc/self/fd/{descriptor}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+            finally:
+                os.close(folder)
         finally:
             self._end()
 
@@ -220,7 +262,7 @@ class _UnnamedFile:
             if self._closed:
                 raise OSError("closed before it was used")
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+                self._file, self.may_link = _unnamed(self._folder)
             self._running += 1
             return self._file.fileno()
 
@@ -233,6 +275,23 @@ class _UnnamedFile:
         if self._closed and self._running == 0 and self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _unnamed(folder: Path) -> tuple[IO[bytes], bool]:
+    """A file without a name, and whether it can be given one: not those of `tempfile`, which opens them with O_EXCL."""
+    if _TMPFILE is not None:
+        with suppress(OSError):  # not on every file system
+            descriptor = os.open(folder, _TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            return os.fdopen(descriptor, "r+b", buffering=0), True
+    return tempfile.TemporaryFile(dir=folder, buffering=0), False
+
+
+def _write_all(descriptor: int, data: bytes | bytearray, position: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, position)
+        view = view[written:]
+        position += written
 
 
 def spool_full() -> errors.GatewayError:

@@ -11,6 +11,7 @@ is not kept, and whoever comes later asks anew.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_network
@@ -31,13 +32,21 @@ USE_IS_NOTED_EVERY = timedelta(minutes=1)
 
 
 class Authenticator:
-    """`authenticate(header values) -> Principal`; `ttl` in seconds."""
+    """`authenticate(header values) -> Principal`; `ttl` in seconds; `hears` whether changes are heard of now."""
 
-    def __init__(self, database: Database, peppers: Peppers, clock: Clock, ttl: float = 10.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        peppers: Peppers,
+        clock: Clock,
+        ttl: float = 10.0,
+        hears: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._database = database
         self._peppers = peppers
         self._clock = clock
         self._cache = PrincipalCache(ttl)
+        self._hears = hears
         self._reading: dict[bytes, _Reading] = {}
         self._tasks: set[asyncio.Task[Principal | None]] = set()  # forgotten ones too
 
@@ -75,11 +84,12 @@ class Authenticator:
     async def _principal(self, key: ParsedKey) -> Principal | None:
         digests = self._peppers.digests(key.text)
         now = self._clock.monotonic()
-        entry = self._cache.get(digests[0], now)
+        hearing = self._hears()
+        entry = self._cache.get(digests[0], now, hearing=hearing)
         if entry is not None:
             return entry.principal
         reading = self._reading.get(digests[0])
-        if reading is None or not self._cache.fresh(reading.asked_at, now):
+        if reading is None or not self._cache.fresh(reading.asked_at, now, hearing=hearing):
             reading = self._begin(key.public_id, digests, now)
         return await promptly(reading.task)
 

@@ -1,6 +1,7 @@
 """Principals by digest, each for a fixed time. Pure: the caller brings the time.
 
-An entry lives `ttl` seconds from the moment its look-up was begun, however often it is used. Keys nobody has are
+An entry lives `ttl` seconds from the moment its look-up was begun, however often it is used; five at most while this
+process does not hear of changes. Keys nobody has are
 remembered as such, apart from the others: whoever makes up well-formed keys pushes out made-up keys only.
 """
 
@@ -13,6 +14,7 @@ from gateway.access.principal import Principal
 
 KNOWN = 100_000
 UNKNOWN = 10_000
+UNHEARD_SECONDS = 5.0  # within which changed limits hold everywhere, whatever becomes of Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +37,14 @@ class PrincipalCache:
     def __len__(self) -> int:
         return len(self._known) + len(self._unknown)
 
-    def get(self, digest: bytes, now: float) -> Entry | None:
+    def get(self, digest: bytes, now: float, *, hearing: bool = True) -> Entry | None:
         """The entry of this digest while it is fresh."""
         entry = self._known.get(digest) or self._unknown.get(digest)
-        return entry if entry is not None and self.fresh(entry.asked_at, now) else None
+        return entry if entry is not None and self.fresh(entry.asked_at, now, hearing=hearing) else None
 
-    def fresh(self, asked_at: float, now: float) -> bool:
-        """Whether what was asked for at `asked_at` may still be used at `now`."""
-        return now - asked_at < self._ttl
+    def fresh(self, asked_at: float, now: float, *, hearing: bool = True) -> bool:
+        """Whether what was asked for at `asked_at` may still be used at `now`; `hearing` of changes, or not."""
+        return now - asked_at < (self._ttl if hearing else min(self._ttl, UNHEARD_SECONDS))
 
     def put(self, digest: bytes, entry: Entry, now: float) -> None:
         """Keeps an entry instead of an earlier one of this digest."""

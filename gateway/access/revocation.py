@@ -1,7 +1,8 @@
 """What is changed in one process is forgotten by all: principals follow the events of keys and teams.
 
 With Redis that takes as long as a message does, which a metric shows. Without it, events are lost, and the fixed life
-of a principal is the bound. An event says what to forget and gives no right, so a forged one costs a look-up.
+of a principal is the bound, which is shorter then. An event says what to forget and gives no right, so a forged one
+costs a look-up.
 """
 
 from __future__ import annotations

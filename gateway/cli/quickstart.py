@@ -17,7 +17,13 @@ from pathlib import Path
 from gateway import __version__
 from gateway.cli.demo import Demo, prepare_demo
 from gateway.cli.quickstart_children import Children
-from gateway.cli.quickstart_files import ENVIRONMENT_FILE, Secrets, load_secrets, write_environment
+from gateway.cli.quickstart_files import (
+    ENVIRONMENT_FILE,
+    Secrets,
+    load_secrets,
+    spool_folder,
+    write_environment,
+)
 from gateway.cli.serve import serve
 from gateway.db import migrate
 from gateway.settings import Settings, SettingsError, load
@@ -80,11 +86,12 @@ def _settings(
     replaced = {name.removesuffix("_FILE") for name in own}
     kept = {name: value for name, value in environ.items() if name.removesuffix("_FILE") not in replaced}
     logs = {} if "GATEWAY_LOG__FORMAT" in environ else {"format": "text"}
+    spool = {} if "GATEWAY_SERVER__SPOOL_DIR" in environ else {"spool_dir": str(spool_folder(options.data))}
     return load(
         options.config,
         {**kept, **own},
         {
-            "server": {"port": options.port, "drain_seconds": DRAIN_SECONDS, "workers": 1},
+            "server": {"port": options.port, "drain_seconds": DRAIN_SECONDS, "workers": 1, **spool},
             "upstream": {"base_url": upstream.base_url},
             "log": logs,
         },

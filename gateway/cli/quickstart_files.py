@@ -19,6 +19,7 @@ from gateway.access.key_format import ADMIN_TOKEN, make
 SECRETS_FILE = "secrets.json"
 PORT_FILE = "sandbox.port"
 ENVIRONMENT_FILE = "env"
+SPOOL_FOLDER = "spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,13 @@ def _bound_port(port: int) -> int:
 
 def keep_port(folder: Path, port: int) -> None:
     _write(folder / PORT_FILE, f"{port}\n")
+
+
+def spool_folder(folder: Path) -> Path:
+    """Where this gateway's large bodies and answers lie; there afterwards."""
+    spool = folder.absolute() / SPOOL_FOLDER
+    spool.mkdir(mode=0o700, exist_ok=True)
+    return spool
 
 
 def write_environment(folder: Path, environment: Mapping[str, str]) -> None:

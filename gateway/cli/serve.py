@@ -45,6 +45,7 @@ def serve(settings: Settings, on_started: Callable[[int], None] | None = None) -
         workers=server.workers,
         keep_alive=server.keep_alive,
         header_timeout=server.header_timeout,
+        stalled_timeout=server.body_idle_timeout,
         drain_seconds=server.drain_seconds,
         factory=server.workers > 1,
     )

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from random import uniform
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -43,6 +43,8 @@ log = logging.getLogger("gateway.ledger")
 
 WAIT_SECONDS = 5.0
 REPEAT_SECONDS, LONGEST_REPEAT = 0.5, 2.0  # between tries, twice as long each time
+UNDECIDED_SECONDS = 2.0
+ON_ITS_WAY_SECONDS = 5.0  # more than the kernel tries to send to a server that does not answer (db/engine.py)
 PLACE_ROUNDS = 5
 SHORTLY = 0.1  # of `database.lock_timeout`: how long teams wait together, before each waits alone
 Result = TypeVar("Result")
@@ -193,12 +195,27 @@ class Ledger:
             if not placing.cancelled() and placing.exception() is None:
                 if placing.result().outcome == "placed":
                     await self.end(hold_id, released, order=order)
-            elif not (await self.end(hold_id, released, order=order)).changed:
-                # The connection is gone, the statement may still run: until its time is over it can place the hold.
-                await asyncio.sleep(self._database.statement_timeout)
-                await self.end(hold_id, released, order=order)
+                return
+            # The connection is gone; the statement may still be on its way, run, or wait for a standby to commit.
+            loop = asyncio.get_running_loop()
+            asked, arrives_until = await self._now(), loop.time() + ON_ITS_WAY_SECONDS
+            while True:
+                undecided = loop.time() < arrives_until or await self._runs_since_before(asked)
+                if (await self.end(hold_id, released, order=order)).changed or not undecided:
+                    return
+                await asyncio.sleep(UNDECIDED_SECONDS)
 
         self._own(_repeat(verb))
+
+    async def _now(self) -> datetime:
+        """By the database's clock."""
+        async with self._database.autocommit() as connection:
+            return cast("datetime", await connection.scalar(text("SELECT clock_timestamp()")))
+
+    async def _runs_since_before(self, moment: datetime) -> bool:
+        """Whether a transaction that may place a hold began before this moment and has not ended."""
+        async with self._database.autocommit() as connection:
+            return bool(await connection.scalar(_RUNNING, {"moment": moment}))
 
     def _own(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         task = asyncio.create_task(work)
@@ -209,7 +226,7 @@ class Ledger:
 
 
 class RepeatedError(GatewayError):
-    """409: the call repeats one that is there already, by its Idempotency-Key or by its `joinable`. No hold was placed."""
+    """409: the call repeats one that is there, by its Idempotency-Key or by its `joinable`. No hold was placed."""
 
     def __init__(self) -> None:
         one = errors.idempotency_in_progress()
@@ -310,5 +327,10 @@ _VERBS = {
     "end": _waiting("gateway_end"),
 }
 _END_HERE = text("SELECT * FROM gateway_end(CAST(:items AS jsonb))")
+_RUNNING = text("""
+SELECT EXISTS (SELECT FROM pg_stat_activity
+               WHERE usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()
+                 AND coalesce(xact_start, backend_start) < :moment AND state <> 'idle')
+""")
 _OPEN_COUNTERS = text("SELECT gateway_open_counters(CAST(:team AS uuid))")
 _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}

@@ -15,11 +15,18 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeatable:
-    """How a repeat of the call is known: by its Idempotency-Key, or else by its fingerprint; for `lives` seconds."""
+    """How a repeat of the call is known: by its Idempotency-Key, or else by its fingerprint; for `lives` seconds.
+
+    With `joinable` it is not placed beside an identical call that runs, that ended less than so many seconds ago, or
+    whose answer arrived less than `grace` seconds ago; with `number` only if that was not taken by this retry's number.
+    """
 
     idempotency_key: str | None
     fingerprint: bytes
     lives: float
+    joinable: float | None = None
+    grace: float = 0.0
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +95,7 @@ class Ended:
 
 
 def place_item(hold_id: UUID, order: Order) -> Item:
-    item = {
+    item: Item = {
         "id": str(hold_id),
         "team": str(order.team_id),
         "key": order.key_id,
@@ -99,11 +106,15 @@ def place_item(hold_id: UUID, order: Order) -> Item:
     }
     if order.repeatable is None:
         return item
-    return item | {
+    item |= {
         "idempotency_key": order.repeatable.idempotency_key,
         "fingerprint": order.repeatable.fingerprint.hex(),
         "lives": order.repeatable.lives,
     }
+    if order.repeatable.joinable is None:
+        return item
+    joins = order.repeatable
+    return item | {"joinable": joins.joinable, "grace": joins.grace, "number": joins.number}
 
 
 def bind_item(hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> Item:

@@ -204,7 +204,9 @@ tasks = Table(
     Column("status", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),  # last known state, as Pixapi's task JSON
     Column("credits_cost", BigInteger),
-    Column("charge", BigInteger),  # what the price book says it costs, and `quote` at most; NULL without a price
+    Column(
+        "charge", BigInteger
+    ),  # what the price book says it costs, and `quote` at most; NULL without a price
     Column("quote", BigInteger),
     _moment("ended_at"),
     _moment("read_at"),  # last upstream read, failed ones too
@@ -425,7 +427,9 @@ alerts = Table(
     Column("kind", Text, nullable=False),
     Column("severity", Text, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("mark", Text, nullable=False),  # which crossing of its kind and subject: a threshold, a period, a day
+    Column(
+        "mark", Text, nullable=False
+    ),  # which crossing of its kind and subject: a threshold, a period, a day
     Column("summary", Text, nullable=False),
     Column("detail", JSONB, nullable=False),
     _moment("raised_at", now=True),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from starlette.types import Receive, Scope, Send
@@ -102,29 +103,24 @@ class Generations:
                 "team sees it by this request id.",
                 timed_out=False,
             ) from None
-        await asyncio.sleep(
-            0
-        )  # what the call gave back is on its way to Redis before the answer is to the client
+        # What the call gave back is on its way to Redis before the answer is to the client.
+        await asyncio.sleep(0)
         _note(exchange, finished)
-        there = False
+        reply, there = finished.reply, False
+        if reply is None:
+            exchange.when_failure_sent = partial(self._answered, scope, hold, finished, not leaving.done())
+            leaving.cancel()
+            raise finished.error or errors.internal_error()
         try:
-            there = await self._answer(finished, send, leaving)
+            headers = toward_client(reply.content_type, reply.body.size)
+            there = await relay(send, reply.status, headers, reply.body, leaving)
         finally:
             leaving.cancel()
-            self._answered(scope, hold, finished, there=there)
-        if finished.reply is None:
-            raise finished.error or errors.internal_error()
+            self._answered(scope, hold, finished, there)
 
-    async def _answer(self, finished: Finished, send: Send, leaving: asyncio.Task[None]) -> bool:
-        """Whether the client was still there when the last of its answer was written; errors are rendered elsewhere."""
-        if finished.reply is None:
-            return not leaving.done()
-        reply = finished.reply
-        headers = toward_client(reply.content_type, reply.body.size)
-        return await relay(send, reply.status, headers, reply.body, leaving)
-
-    def _answered(self, scope: Scope, hold: Hold, finished: Finished, *, there: bool) -> None:
-        """Only for repeats without a key it matters whether the answer has arrived."""
+    def _answered(self, scope: Scope, hold: Hold, finished: Finished, there: bool) -> None:
+        """The answer is written, if the client was `there` to the last byte. Only for repeats without a key it matters
+        whether it has arrived."""
         repeatable = hold.order.repeatable
         if repeatable is None:
             finished.discard()
@@ -133,7 +129,7 @@ class Generations:
         def written(delivered: bool) -> None:
             self.repeats.written(hold.id, repeatable, finished.answer, delivered=delivered)
 
-        if there and finished.reply is not None and repeatable.idempotency_key is None:
+        if there and repeatable.idempotency_key is None:
             when_arrived(scope, written)
         else:
             written(there)

@@ -1,6 +1,7 @@
 """No paid call without a hold: resolves the model, prices the call, places the hold, and sees it answered.
 
-The seat among the paid calls is taken before the hold, so an overloaded process places none. An endpoint that
+The seat among the paid calls is taken before the hold, and room for the answer looked for, so an overloaded process
+places none. An endpoint that
 starts the call claims the hold and answers it; a hold nobody claimed is released here, whatever happened.
 """
 
@@ -21,23 +22,33 @@ from gateway.credits.terms import Conclusion, Order
 from gateway.proxy.exchange import Exchange, Hold, exchange_of
 from gateway.proxy.generation import Generation, Operation, size_class
 from gateway.proxy.paid_calls import PaidCalls
+from gateway.spool import SpoolBudget
 
 
 class CreditQuotaMiddleware:
     """Sits right before the endpoint of every metered route."""
 
     def __init__(
-        self, app: ASGIApp, *, prices: PriceFile, models: ModelList, ledger: Ledger, paid_calls: PaidCalls
+        self,
+        app: ASGIApp,
+        *,
+        prices: PriceFile,
+        models: ModelList,
+        ledger: Ledger,
+        paid_calls: PaidCalls,
+        spool: SpoolBudget,
     ) -> None:
         self._app = app
         self._prices = prices
         self._models = models
         self._ledger = ledger
         self._paid_calls = paid_calls
+        self._spool = spool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
         model, price = self._price(exchange)
+        self._spool.check_room()
         seat = self._paid_calls.take_seat()
         exchange.seat = seat
         try:

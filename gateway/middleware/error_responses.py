@@ -41,6 +41,8 @@ class ErrorResponsesMiddleware:
                 raise
             exchange.refused = error
             await _answer(error, exchange, send)
+            if exchange.when_failure_sent is not None:
+                exchange.when_failure_sent()
         except Exception:
             exchange.failure = "internal_error"
             log.exception("request failed", extra={"request_id": exchange.request_id})

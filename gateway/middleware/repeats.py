@@ -6,10 +6,14 @@ A repeat is told by its Idempotency-Key, or without one by an SDK's own count of
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import errors
+from gateway.credits.ledger import RepeatedError
+from gateway.credits.terms import Repeatable
+from gateway.proxy.arrival import when_arrived
 from gateway.proxy.exchange import Exchange, exchange_of
 from gateway.proxy.leaving import unless_left
 from gateway.repeats.records import Record
@@ -33,17 +37,29 @@ class RepeatsMiddleware:
         principal, body = exchange.principal, exchange.body
         if principal is None or body is None:
             raise errors.internal_error()
-        repeatable = self._repeats.repeatable(idempotency_key(exchange), body.fingerprint)
+        number = retry_count(exchange)
+        repeatable = self._repeats.repeatable(idempotency_key(exchange), body.fingerprint, number)
         exchange.repeatable = repeatable
-        record = await self._repeats.find(
-            principal.team_id, principal.key_id, repeatable, retry_count(exchange)
-        )
+        for may_be_new in (True, True, False):  # twice, since what it would join may just have gone
+            record = await self._repeats.find(principal.team_id, principal.key_id, repeatable, number)
+            if record is not None or not may_be_new:
+                break
+            try:
+                await self._app(scope, receive, send)
+            except RepeatedError:
+                if repeatable is None or repeatable.joinable is None:
+                    raise
+            else:
+                return
         if record is None or repeatable is None:
-            await self._app(scope, receive, send)
-            return
+            raise RepeatedError
         body.raw.close()
         exchange.repeated = str(record.hold_id)
         if await unless_left(receive, self._replay(record, send)):
+            when_arrived(scope, partial(self._replayed, record, repeatable))
+
+    def _replayed(self, record: Record, repeatable: Repeatable, arrived: bool) -> None:
+        if arrived:
             self._repeats.replayed(record, repeatable)
 
     async def _replay(self, record: Record, send: Send) -> bool:

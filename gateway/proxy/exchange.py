@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -67,6 +68,7 @@ class Exchange:
     body_complete: bool = False  # whether the request's body has been read to its end
     failure: str | None = None  # the reason of the error that was answered
     refused: GatewayError | None = None  # that error itself, when it was the whole answer
+    when_failure_sent: Callable[[], None] | None = None  # for a call that was executed, or may have been
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, by its lower-case name."""

@@ -15,6 +15,7 @@ from gateway import errors
 
 log = logging.getLogger("gateway.paid_calls")
 Result = TypeVar("Result")
+GIVE_UP_SECONDS = 2.0
 
 
 class PaidCalls:
@@ -68,7 +69,7 @@ class PaidCalls:
         for task in late:
             task.cancel()
         if late:
-            await asyncio.wait(late, timeout=10)
+            await asyncio.wait(late, timeout=GIVE_UP_SECONDS)
         return len(late)
 
     def give_back(self) -> None:

@@ -1,6 +1,7 @@
 """Answers too large for a row: one file each in a folder of the spool, for every process that shares it.
 
-The folder has a cap of its own; what does not fit is not kept. Files whose record has gone are removed.
+The folder has a cap of its own; what does not fit is not kept. Files whose record has gone are removed. A folder that
+others can write to, or that is another user's, is not used: in the system's temporary directory anyone can make it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import stat
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -51,12 +53,16 @@ class AnswerFiles:
         self._folder = folder / FOLDER
         self._limit = limit_bytes
         self._oldest = oldest
+        self._refused = False
 
     async def write(self, hold_id: UUID, body: Body) -> str | None:
         """The name of the file that has the body now; None when there is no room, or the disk fails."""
         path, half = self._folder / hold_id.hex, self._folder / f"{hold_id.hex}.half"
         try:
-            if await asyncio.to_thread(self._used) + body.size > self._limit:
+            used = await asyncio.to_thread(self._used)
+            if used is None:
+                return None
+            if used + body.size > self._limit:
                 log.warning("an answer is not kept", extra={"hold": str(hold_id), "reason": "no_room"})
                 return None
             file = await asyncio.to_thread(os.open, half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -77,11 +83,7 @@ class AnswerFiles:
 
     async def find(self, name: str) -> StoredFile | None:
         """The file of this name, if this machine has it."""
-        path = self._folder / name
-        try:
-            return StoredFile(path, (await asyncio.to_thread(path.stat)).st_size)
-        except OSError:
-            return None
+        return await asyncio.to_thread(self._find, name)
 
     async def remove(self, names: list[str]) -> None:
         await asyncio.to_thread(self._remove, names)
@@ -90,9 +92,36 @@ class AnswerFiles:
         """Removes what nobody can ask for any more."""
         await asyncio.to_thread(self._clear)
 
-    def _used(self) -> int:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        return sum(found.st_size for _, found in self._files())
+    def _used(self) -> int | None:
+        """Bytes in the folder, which is there afterwards; None when it is not ours."""
+        with suppress(FileExistsError):
+            self._folder.mkdir(mode=0o700)
+        return sum(found.st_size for _, found in self._files()) if self._is_ours() else None
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is there, no link, our user's, and closed to all others."""
+        try:
+            found = self._folder.lstat()
+        except OSError:
+            return False
+        private = found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        if stat.S_ISDIR(found.st_mode) and private:
+            return True
+        if not self._refused:
+            self._refused = True
+            log.warning(
+                "large answers are not kept: their folder must be a directory of the gateway's user, closed to others; "
+                "remove what is there, or set server.spool_dir to a directory of the gateway's own",
+                extra={"detail": str(self._folder)},
+            )
+        return False
+
+    def _find(self, name: str) -> StoredFile | None:
+        path = self._folder / name
+        try:
+            return StoredFile(path, path.stat().st_size) if self._is_ours() else None
+        except OSError:
+            return None
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for entry in os.scandir(self._folder):
@@ -100,12 +129,12 @@ class AnswerFiles:
                 yield Path(entry.path), entry.stat()
 
     def _remove(self, names: list[str]) -> None:
-        for name in names:
+        for name in names if self._is_ours() else ():
             with suppress(OSError):
                 (self._folder / name).unlink(missing_ok=True)
 
     def _clear(self) -> None:
-        if not self._folder.exists():
+        if not self._is_ours():
             return
         before = time.time() - self._oldest
         for path, found in self._files():

@@ -23,6 +23,7 @@ class Recent:
     close: Callable[[], None] | None = None
     readers: int = 0
     written: bool = False  # its client got the answer; until then it must not go
+    kept: bool = False  # the answer is put where it lasts
     dropped: bool = False
 
 

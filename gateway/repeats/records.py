@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Float, and_, delete, func, select, text, update
+from sqlalchemy import ARRAY, Float, Uuid, and_, any_, bindparam, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.db.engine import Database
@@ -88,6 +88,15 @@ class Records:
 
     async def by_hold(self, hold_id: UUID) -> Record | None:
         return await self._one(idempotency_records.c.hold_id == hold_id)
+
+    async def by_holds(self, hold_ids: Sequence[UUID]) -> dict[UUID, Record]:
+        """Those of these holds that have a record."""
+        ids = bindparam(
+            "ids", list(hold_ids), ARRAY(Uuid)
+        )  # one text of the statement, however many they are
+        async with self._database.autocommit() as connection:
+            rows = await connection.execute(_RECORD.where(idempotency_records.c.hold_id == any_(ids)))
+        return {row.hold_id: Record(**row._mapping) for row in rows}
 
     async def take(
         self, key_id: str, fingerprint: bytes, number: int, *, any_number: bool, window: float, grace: float

@@ -23,6 +23,7 @@ from gateway.credits.batch import Batcher
 from gateway.credits.terms import Repeatable
 from gateway.errors import GatewayError
 from gateway.repeats.answer import Answer
+from gateway.repeats.looks import Looks
 from gateway.repeats.recent import RecentCalls
 from gateway.repeats.records import Record, Records
 from gateway.repeats.shelf import Shelf
@@ -36,7 +37,7 @@ GRACE_SECONDS = (
 KEPT_AT_ONCE = 4  # each has its answer in memory meanwhile
 STORE_SECONDS = 5.0  # a client waits so long for its answer to be kept
 RETRY_SECONDS = 0.5
-LOOK_SECONDS = 1.0
+SLOW_SECONDS = 5.0  # well before another process takes an answer that is nowhere for lost
 
 Join = Literal["sdk", "any", "off"]
 
@@ -70,13 +71,16 @@ class Repeats:
         self._recent = RecentCalls()
         self._delivered: Batcher[UUID, None] = Batcher(self._send_delivered, lambda hold_id: hold_id)
         self._work: set[asyncio.Task[Any]] = set()
-        self._told: dict[UUID, list[asyncio.Event]] = {}
+        self._looks = Looks(records)
         self._keeping: dict[UUID, asyncio.Task[None]] = {}
         self._room_to_keep = asyncio.Semaphore(KEPT_AT_ONCE)
         events.listen(TOPIC, self._heard)
 
-    def repeatable(self, idempotency_key: str | None, fingerprint: bytes) -> Repeatable | None:
-        """How a repeat of a call is to be known; None when nothing can repeat it."""
+    def repeatable(
+        self, idempotency_key: str | None, fingerprint: bytes, number: int = 0
+    ) -> Repeatable | None:
+        """How a repeat of a call is to be known, `number` being which retry it says it is (0: none); None when nothing
+        can repeat it."""
         if idempotency_key is not None:
             return Repeatable(
                 idempotency_key=idempotency_key,
@@ -89,6 +93,9 @@ class Repeats:
             idempotency_key=None,
             fingerprint=fingerprint,
             lives=self._rules.longest_call + self._rules.window,
+            joinable=self._rules.window if number or self._rules.join == "any" else None,
+            grace=GRACE_SECONDS,
+            number=None if self._rules.join == "any" else number,
         )
 
     # The first call ------------------------------------------------------------------------------------------
@@ -100,18 +107,19 @@ class Repeats:
     async def keep(self, hold_id: UUID, repeatable: Repeatable, answer: Answer) -> None:
         """Puts the answer of a call with a key where it lasts, before its client gets a byte; waits 5 s at most."""
         if answer.executed and repeatable.idempotency_key is not None:
-            keeping = self._own(self._keep(hold_id, answer, self._rules.retention))
-            self._keeping[hold_id] = keeping
-            keeping.add_done_callback(lambda _: self._keeping.pop(hold_id, None))
+            keeping = self._begin_to_keep(hold_id, answer, self._rules.retention)
             await asyncio.wait({keeping}, timeout=STORE_SECONDS)
 
     def ended(self, hold_id: UUID, answer: Answer, close: Callable[[], None]) -> None:
         """The call has answered. `close` frees the answer's body when nobody can ask for it any more."""
         self._recent.end(hold_id, answer, close)
         self._events.publish(TOPIC, hold_id.hex)
+        asyncio.get_running_loop().call_later(SLOW_SECONDS, self._keep_slow, hold_id)
 
     def written(self, hold_id: UUID, repeatable: Repeatable, answer: Answer, *, delivered: bool) -> None:
         """Its client got the answer in full, or had left before."""
+        if hold_id not in self._recent.calls:  # the process is ending
+            return
         keeping = self._keeping.get(hold_id)
         if keeping is not None:  # it still reads the answer's body
             keeping.add_done_callback(lambda _: self._recent.drop(hold_id))
@@ -122,6 +130,7 @@ class Repeats:
             self._own(self._share(hold_id, answer))
             asyncio.get_running_loop().call_later(GRACE_SECONDS, self._recent.drop, hold_id)
         else:
+            self._recent.calls[hold_id].kept = True
             self._own(self._keep_and_drop(hold_id, answer))
 
     def gave_up(self, hold_id: UUID) -> None:
@@ -178,7 +187,8 @@ class Repeats:
         await self._shelf.clear(await self._records.clear())
 
     async def close(self, seconds: float = 2.0) -> None:
-        """Lets what is being written down end."""
+        """Lets what is being written down end; who still waits is told that it is not known."""
+        await self._looks.close()
         if self._work:
             await asyncio.wait(self._work, timeout=seconds)
         for task in self._work:
@@ -188,23 +198,13 @@ class Repeats:
 
     async def _waited_for(self, record: Record) -> Answer:
         until = self._clock.monotonic() + self._rules.longest_call
-        now: Record | None = record
-        told = asyncio.Event()
-        self._told.setdefault(record.hold_id, []).append(told)
-        try:
-            while now is not None and self._clock.monotonic() < until:
-                answer = await self._shelf.answer(now)
+        with self._looks.wait(record) as wait:
+            while wait.record is not None and not self._looks.closed and self._clock.monotonic() < until:
+                answer = await self._shelf.answer(wait.record)
                 if answer is not None:
                     return answer
-                await _wait(told, LOOK_SECONDS)
-                told.clear()
-                with suppress(GatewayError):  # one look that fails says nothing
-                    now = await self._records.by_hold(record.hold_id)
-        finally:
-            self._told[record.hold_id].remove(told)
-            if not self._told[record.hold_id]:
-                del self._told[record.hold_id]
-        if now is None:
+                await wait.next(until - self._clock.monotonic())
+        if wait.record is None:
             raise errors.upstream_unavailable(
                 "The call that this one repeats was refused; nothing was executed. Send it again.",
                 "repeated_call_refused",
@@ -213,6 +213,22 @@ class Repeats:
         raise errors.outcome_unknown(
             "The call that this one repeats has not ended. Nothing was sent again.", timed_out=True
         )
+
+    def _begin_to_keep(self, hold_id: UUID, answer: Answer, seconds: float) -> asyncio.Task[None]:
+        """Until it is done the answer's body must not go."""
+        keeping = self._own(self._keep(hold_id, answer, seconds))
+        self._keeping[hold_id] = keeping
+        keeping.add_done_callback(lambda _: self._keeping.pop(hold_id, None))
+        self._recent.calls[hold_id].kept = True
+        return keeping
+
+    def _keep_slow(self, hold_id: UUID) -> None:
+        """Its client is slow to take the answer: who repeats the call at another process must find it meanwhile."""
+        call = self._recent.calls.get(hold_id)
+        if call is None or call.written or call.kept or not call.answer.done():
+            return
+        if (answer := call.answer.result()).executed:
+            self._begin_to_keep(hold_id, answer, self._rules.window)
 
     async def _keep(self, hold_id: UUID, answer: Answer, seconds: float) -> None:
         async def kept() -> None:
@@ -271,13 +287,4 @@ class Repeats:
             hold_id = UUID(hex=event.ident)
         except ValueError:
             return
-        for told in self._told.get(hold_id, []):
-            told.set()
-
-
-async def _wait(told: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await told.wait()
-    except TimeoutError:
-        return
+        self._looks.heard(hold_id)

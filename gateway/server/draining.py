@@ -22,7 +22,8 @@ from gateway.server.signals import handled
 DRAIN = "drain"
 FORCED_CANCEL_SECONDS = 0.4
 FORCED_PATIENCE_SECONDS = 0.3
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 2.0
+CLOSING_SECONDS = 4.0  # beyond the drain; workers' parent waits longer
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,15 @@ class DrainingServer(uvicorn.Server):
                 self.config.timeout_graceful_shutdown = max(1, math.ceil(left))
                 self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for what is being answered, close the application, and be done in time all the same."""
+        left = 0.0 if self._drain_until is None else max(0.0, self._drain_until - time.monotonic())
+        try:
+            async with asyncio.timeout(left + CLOSING_SECONDS):
+                await super().shutdown(sockets)
+        except TimeoutError:
+            logger.warning("ended with something still to be written down")
 
     async def _drain(self, until: float) -> None:
         drain = self.lifespan.state.get(DRAIN)

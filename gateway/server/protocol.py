@@ -25,17 +25,20 @@ from gateway.server.arrival import Arrival
 from gateway.server.chunks import ChunkedBody
 from gateway.server.head import MAX_HEAD, Head, check_unfinished, read_head
 from gateway.server.lingering import Lingering, UnreadBodyTransport
+from gateway.server.stalled import Stalled
 
 # Where the application finds `Arrival.watch` among its scope's extensions: how it learns that its answer has arrived.
 ARRIVAL = "gateway.arrival"
 
+ENDING_SECONDS = 5.0  # for a client to take some of its answer while the process ends
 access_log = logging.getLogger("gateway.access")
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """One client connection. `header_timeout` is in seconds; `protocol_class` makes a class with another."""
+    """One client connection. Time-outs are in seconds; `protocol_class` makes a class with others."""
 
     header_timeout: ClassVar[float] = 10.0
+    stalled_timeout: ClassVar[float] = 30.0
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._lingering: Lingering | None = None
         self._context = copy_context()
         self._arrival = Arrival(self.loop, self._context)
+        self._stalled = Stalled(self.loop, self.stalled_timeout)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first head."""
@@ -66,6 +70,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; a running request learns of it from its `receive`."""
         self._arrival.end(exc)  # first: the socket is still open
+        self._stalled.end()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._head_arrived()
@@ -185,9 +190,20 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._held:
             self.data_received(b"")
 
+    def pause_writing(self) -> None:
+        """More of an answer is written than the client takes."""
+        super().pause_writing()
+        self._stalled.begin(self.transport)
+
+    def resume_writing(self) -> None:
+        """The client has taken it."""
+        super().resume_writing()
+        self._stalled.end()
+
     def shutdown(self) -> None:
         """Let a running request end and close then; close at once otherwise."""
         self._reusable = False
+        self._stalled.seconds = min(self._stalled.seconds, ENDING_SECONDS)
         super().shutdown()
 
     def _feed(self, data: bytes) -> bool:
@@ -257,13 +273,14 @@ class GatewayProtocol(HttpToolsProtocol):
             self._lingering = Lingering(self.loop, self.transport)
 
 
-def protocol_class(header_timeout: float) -> type[GatewayProtocol]:
-    """The protocol with its head's time-out in seconds, for `uvicorn.Config(http=…)`."""
+def protocol_class(header_timeout: float, stalled_timeout: float = 30.0) -> type[GatewayProtocol]:
+    """The protocol with its time-outs in seconds, for `uvicorn.Config(http=…)`."""
 
     class Timed(GatewayProtocol):
         pass
 
     Timed.header_timeout = header_timeout
+    Timed.stalled_timeout = stalled_timeout
     return Timed
 
 

@@ -41,6 +41,7 @@ class ServerOptions:
     workers: int = 1
     keep_alive: float = 75
     header_timeout: float = 10
+    stalled_timeout: float = 30
     drain_seconds: float = 620
     factory: bool = False
 
@@ -98,7 +99,7 @@ def _serve_here(
     config = uvicorn.Config(
         app,
         factory=options.factory,
-        http=protocol_class(options.header_timeout),
+        http=protocol_class(options.header_timeout, options.stalled_timeout),
         ws="none",
         lifespan="on",
         interface="asgi3",

@@ -95,7 +95,10 @@ class Server(Section):
         default=10, ge=0.05, le=600, description="Seconds for a client to send its request headers."
     )
     body_idle_timeout: float = Field(
-        default=30, ge=0.05, le=3_600, description="Seconds without a byte before a request body is given up."
+        default=30,
+        ge=0.05,
+        le=3_600,
+        description="Seconds in which a client neither sends of its body nor takes of its answer: it is given up.",
     )
     max_json_bytes: int = Field(
         default=2 * MIB, ge=1_024, le=GIB, description="Largest JSON request body in bytes."

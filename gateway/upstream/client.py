@@ -13,12 +13,14 @@ import ssl
 import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from gateway.spool import SpoolBudget, SpooledBody
+from gateway.upstream import retry_after
 from gateway.upstream.decoding import Decoder, UndecodableError
 from gateway.upstream.headers import Header
 
@@ -147,7 +149,7 @@ class UpstreamClient:
         return Reply(
             status=response.status_code,
             content_type=_content_type(response.headers),
-            retry_after=_seconds(response.headers.get("retry-after")),
+            retry_after=retry_after.seconds(response.headers.get("retry-after"), datetime.now(UTC)),
             body=body,
             date=response.headers.get("date"),
         )
@@ -226,13 +228,6 @@ def _reason(cause: BaseException) -> str:
 def _content_type(headers: httpx.Headers) -> bytes | None:
     """The first one's bytes as they came: decoding guesses a charset."""
     return next((value for name, value in headers.raw if name.lower() == b"content-type"), None) or None
-
-
-def _seconds(value: str | None) -> float | None:
-    """Retry-After as seconds; a date or nonsense is None."""
-    if value is None or not value.strip().isdigit():
-        return None
-    return float(value.strip()[:6])
 
 
 def _environment_proxy(url: httpx.URL) -> str | None:

@@ -140,7 +140,7 @@ class Gateway:
 def gateway(
     database_url: str, redis_url: str, upstream: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Gateway]:
-    """One gateway process in front of `upstream`, on a migrated database."""
+    """One gateway process in front of `upstream`, on a migrated database, with a spool folder for it and its equals."""
     token = secrets.token_urlsafe(32)
     own = {
         "GATEWAY_DATABASE__URL": database_url,
@@ -154,15 +154,21 @@ def gateway(
         "NO_PROXY": "127.0.0.1",
         **(environment or {}),
     }
-    with beside(own) as process:
+    with contextlib.ExitStack() as stack:
+        if "GATEWAY_SERVER__SPOOL_DIR" not in own:
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="pxg-spool-", ignore_cleanup_errors=True)
+            )
+            own["GATEWAY_SERVER__SPOOL_DIR"] = folder
+        process = stack.enter_context(beside(own))
         client = httpx.Client(
             base_url=process.base,
             headers={"authorization": f"Bearer {own['GATEWAY_ADMIN__BOOTSTRAP_TOKEN']}"},
             timeout=30,
             trust_env=False,
         )
-        with client:
-            yield Gateway(process, own, client)
+        stack.enter_context(client)
+        yield Gateway(process, own, client)
 
 
 @contextlib.contextmanager

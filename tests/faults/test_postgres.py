@@ -18,6 +18,8 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 
+from gateway.credits.ledger import ON_ITS_WAY_SECONDS
+from gateway.server.workers import OVERDUE_SECONDS
 from tests.e2e.data_plane.rig import ASYNC, MICRO, SYNC, Rig, caller, ended, error_of, order, rig
 from tests.e2e.harness import eventually
 from tests.faults.proxy import ProxyThread, Target, proxy_thread
@@ -209,6 +211,48 @@ def test_lost_acknowledgement_of_a_commit_holds_and_charges_once(
         here.heals(team)
         calls = [row["settled"] for row in here.rig.rows(HOLDS_OF, team.id)]
         assert here.rig.rows(COUNTER_OF, team.id) == [{"settled": sum(calls), "held": 0}]
+
+
+@contextlib.contextmanager
+def standby_gone(servers: tuple[str, str]) -> Iterator[None]:
+    """Commits wait for a synchronous standby that is not there."""
+    admin = make_url(servers[0]).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        connection.execute("SELECT pg_reload_conf()")
+        eventually(
+            lambda: connection.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",), every=0.05
+        )
+        try:
+            yield
+        finally:
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+def test_a_commit_that_waits_for_its_standby_leaves_no_hold(here: Faulty, servers: tuple[str, str]) -> None:
+    with here.team() as team:
+        with standby_gone(servers):
+            found = team.post()
+            here.untouched(found)
+            time.sleep(ON_ITS_WAY_SECONDS + 3)  # longer than the release is tried for no reason
+        eventually(lambda: (hold := here.rig.hold(found.answer)) and hold.state == "released", HEALED)
+        here.heals(team)
+
+
+def test_a_process_that_cannot_write_ends_in_time(
+    database_url: str, redis_url: str, servers: tuple[str, str]
+) -> None:
+    settings = {"GATEWAY_SERVER__DRAIN_SECONDS": "2"}
+    with rig(database_url, redis_url, settings) as ending, ThreadPoolExecutor(1) as threads:
+        headers = {"x-request-id": "cut-off"}
+        call = threads.submit(ending.client.post, SYNC, json=order("[fault:hang]"), headers=headers)
+        eventually(lambda: ending.sent("cut-off"))
+        with standby_gone(servers):
+            began = time.monotonic()
+            assert ending.gateway.process.stop() == 0
+            assert time.monotonic() - began < 2 + OVERDUE_SECONDS
+        error_of(call.result(), 502, "upstream_outcome_unknown")
 
 
 def test_a_locked_team_waits_alone(here: Faulty) -> None:

@@ -27,7 +27,11 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 @pytest.fixture(scope="module")
 def here(module_database_url: str, redis_url: str) -> Iterator[Rig]:
-    settings = {"GATEWAY_UPSTREAM__SYNC_TIMEOUT": "3.5", "GATEWAY_UPSTREAM__SUBMIT_TIMEOUT": "3.5"}
+    settings = {
+        "GATEWAY_UPSTREAM__SYNC_TIMEOUT": "3.5",
+        "GATEWAY_UPSTREAM__SUBMIT_TIMEOUT": "3.5",
+        "GATEWAY_DATABASE__LOCK_TIMEOUT": "1.9",
+    }
     with rig(module_database_url, redis_url, settings) as found:
         yield found
 
@@ -279,6 +283,31 @@ def test_who_leaves_before_the_call_is_sent_pays_nothing(here: Rig) -> None:
             client.post(SYNC, json=order(text), timeout=0.4)
     eventually(lambda: here.rows("SELECT 1 FROM holds WHERE team_id = %s AND state = 'released'", slug["id"]))
     assert executions(here, text) == 0
+
+
+def test_a_retry_that_comes_while_the_call_is_being_placed_joins_it(here: Rig) -> None:
+    text = prompt()
+    team = here.gateway.team(f"Slow {next(_numbers)}", quota={"period": "month", "limit": 100})
+    counter = "SELECT 1 FROM quota_periods c JOIN quotas q ON q.id = c.quota_id WHERE q.team_id = %s FOR UPDATE OF c"
+    key = here.gateway.key(team["slug"])
+    with here.caller(key) as client, here.caller(key) as again, ThreadPoolExecutor(2) as threads:
+        with here.database.transaction():
+            here.rows(counter, team["id"])
+            calls = [threads.submit(send, client, text, {})]
+            eventually(lambda: seats(here) == 1)
+            calls.append(threads.submit(send, again, text, retry()))
+            eventually(lambda: seats(here) == 2)
+        answers = [call.result() for call in calls]
+    assert [answer.status_code for answer in answers] == [200, 200], [answer.text[:200] for answer in answers]
+    assert answers[0].content == answers[1].content
+    assert executions(here, text) == 1
+
+
+def seats(rig: Rig) -> int:
+    """Paid calls of the process that are being placed, or run."""
+    text = rig.gateway.admin.get("/metrics").raise_for_status().text
+    (line,) = [line for line in text.splitlines() if line.startswith("gateway_paid_calls_in_flight ")]
+    return int(float(line.rsplit(" ", 1)[1]))
 
 
 def test_a_retry_right_after_the_answer_gets_it_again(here: Rig, other: httpx.Client) -> None:

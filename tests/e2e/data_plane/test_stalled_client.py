@@ -32,10 +32,17 @@ def here(module_database_url: str, redis_url: str) -> Iterator[Rig]:
 
 def stalled(rig: Rig, text: str) -> tuple[socket.socket, str]:
     """A client with little room that has sent a call and never reads; with the call's request id."""
-    ident, body = f"stalled-{uuid.uuid4().hex}", order_of(text)
+    ident = f"stalled-{uuid.uuid4().hex}"
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
     connection.connect(("127.0.0.1", rig.gateway.process.port))
+    connection.sendall(call_of(rig, text, ident))
+    return connection, ident
+
+
+def call_of(rig: Rig, text: str, ident: str) -> bytes:
+    """A whole request."""
+    body = order_of(text)
     fields = [
         "Host: gateway",
         f"Authorization: Bearer {rig.key}",
@@ -43,8 +50,7 @@ def stalled(rig: Rig, text: str) -> tuple[socket.socket, str]:
         f"Content-Length: {len(body)}",
         f"x-request-id: {ident}",
     ]
-    connection.sendall(head(f"POST {SYNC} HTTP/1.1", *fields) + body)
-    return connection, ident
+    return head(f"POST {SYNC} HTTP/1.1", *fields) + body
 
 
 def order_of(text: str) -> bytes:
@@ -92,6 +98,53 @@ def time_passes(rig: Rig, hold: HoldRow) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("marker", ["reset_after_execute", "no_data"])
+def test_an_error_that_never_arrived_is_repeated_at_no_cost(here: Rig, marker: str) -> None:
+    """Its client's network died while an earlier answer was on its way: the error lies behind it."""
+    text, ident = f"Cup {uuid.uuid4().hex} [fault:{marker}]", f"stalled-{uuid.uuid4().hex}"
+    connection, first = stalled(here, f"Cup {uuid.uuid4().hex} [fault:big=0.9]")
+    with closing(connection):
+        ended(here, first, "settled")
+        connection.sendall(call_of(here, text, ident))
+        hold = ended(here, ident, "settled" if marker == "no_data" else "unknown")
+        time_passes(here, hold)
+        answer = repeat(here.client, text)
+        assert (answer.status_code, answer.headers["idempotent-replayed"]) == (502, "true")
+    assert executions(here, text) == 1
+
+
+def test_who_takes_nothing_is_ended_and_its_answer_kept(database_url: str, redis_url: str) -> None:
+    settings = {"GATEWAY_SERVER__BODY_IDLE_TIMEOUT": "1", "GATEWAY_SERVER__SPOOL_MAX_BYTES": "20000000"}
+    texts = [f"Cup {uuid.uuid4().hex} [fault:big=9]" for _ in range(3)]
+    with rig(database_url, redis_url, settings) as narrow:
+        for text in texts:  # one after another they fit, if each goes
+            connection, ident = stalled(narrow, text)
+            with closing(connection):
+                ended(narrow, ident, "settled")
+                eventually(lambda: spooled(narrow) == 0)
+        assert is_whole(repeat(narrow.client, texts[0]), 9)
+        assert executions(narrow, texts[0]) == 1
+
+
+def spooled(rig: Rig) -> float:
+    """Bytes of bodies on disk."""
+    text = rig.gateway.admin.get("/metrics").raise_for_status().text
+    (line,) = [line for line in text.splitlines() if line.startswith("gateway_spool_bytes ")]
+    return float(line.rsplit(" ", 1)[1])
+
+
+def test_who_takes_nothing_does_not_keep_a_process_that_ends(database_url: str, redis_url: str) -> None:
+    with rig(
+        database_url,
+        redis_url,
+        {"GATEWAY_SERVER__DRAIN_SECONDS": "60", "GATEWAY_SERVER__BODY_IDLE_TIMEOUT": "2"},
+    ) as ending:
+        connection, ident = stalled(ending, f"Cup {uuid.uuid4().hex} [fault:big=9]")
+        with closing(connection):
+            ended(ending, ident, "settled")
+            assert ending.gateway.process.stop() == 0  # fails when it takes long
+
+
 @pytest.mark.parametrize("megabytes", [0.9, 3])
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 def test_who_has_read_everything_calls_anew(here: Rig, megabytes: float, connection: str) -> None:
@@ -108,8 +161,23 @@ def test_who_has_read_everything_calls_anew(here: Rig, megabytes: float, connect
     assert here.held(again).id != hold.id
 
 
-def test_while_it_stalls_another_process_has_the_answer(here: Rig) -> None:
+def test_who_reads_slowly_to_the_end_has_its_answer(here: Rig) -> None:
     text = f"Cup {uuid.uuid4().hex} [fault:big=0.9]"
+    connection, ident = stalled(here, text)
+    with closing(connection):
+        connection.settimeout(10)
+        left = 900_000
+        while left > 0:  # for longer than an answer may lie still
+            left -= len(connection.recv(8192))
+            time.sleep(0.06)
+        hold = ended(here, ident, "settled")
+        eventually(lambda: here.rows(DELIVERED, hold.id)[0]["delivered_at"])
+
+
+# As above: whether it is still being relayed, or was handed over whole.
+@pytest.mark.parametrize("megabytes", [0.9, 9])
+def test_while_it_stalls_another_process_has_the_answer(here: Rig, megabytes: float) -> None:
+    text = f"Cup {uuid.uuid4().hex} [fault:big={megabytes}]"
     connection, ident = stalled(here, text)
     with (
         closing(connection),
@@ -119,6 +187,6 @@ def test_while_it_stalls_another_process_has_the_answer(here: Rig) -> None:
         ended(here, ident, "settled")
         client.base_url = httpx.URL(process.base)
         answer = repeat(client, text)
-        assert is_whole(answer, 0.9)
+        assert is_whole(answer, megabytes)
         assert answer.headers["idempotent-replayed"] == "true"
     assert executions(here, text) == 1

@@ -46,6 +46,17 @@ def test_an_entry_s_life_is_counted_from_the_question_and_does_not_slide(entry: 
     assert cache.get(b"a", 15.0) is None
 
 
+@pytest.mark.parametrize("entry", [known("a", 5.0), unknown("a", 5.0)])
+def test_who_does_not_hear_of_changes_keeps_it_for_five_seconds(entry: Entry) -> None:
+    cache = filled(entry)
+    assert cache.get(b"a", 9.999, hearing=False) is entry
+    assert cache.get(b"a", 10.0, hearing=False) is None
+    assert cache.get(b"a", 10.0) is entry
+    short = PrincipalCache(2.0)
+    short.put(b"a", entry, 5.0)
+    assert short.get(b"a", 7.0, hearing=False) is None
+
+
 def test_nothing_is_kept_for_no_time() -> None:
     cache = PrincipalCache(0.0)
     cache.put(b"a", known("a"), 0.0)

@@ -23,6 +23,7 @@ from gateway.pool.dispatch import Dispatcher
 from gateway.proxy.exchange import Exchange, RequestBody
 from gateway.proxy.generation import Generation, Operation
 from gateway.proxy.paid_calls import PaidCalls
+from gateway.spool import SpoolBudget
 from tests.fakes.asgi import call, http, ok, with_exchange
 from tests.fakes.cache import GoneCache
 from tests.fakes.clock import FakeClock
@@ -64,6 +65,7 @@ class Rig:
         self.prices = PriceFile(PRICES, default_hold)
         self.ledger = NotedLedger()
         self.paid_calls = PaidCalls(limit)
+        self.spool = SpoolBudget(1000, Path("/nonexistent"))
 
     @classmethod
     async def of(cls, default_hold: int | None = None, limit: int = 10) -> Rig:
@@ -83,7 +85,12 @@ class Rig:
         body = RequestBody(BUDGET.body(), b"application/json", wanted, b"")
         exchange = with_exchange(scope, principal=principal(**caller), operation=operation, body=body)
         middleware = CreditQuotaMiddleware(
-            app, prices=self.prices, models=self.models, ledger=self.ledger, paid_calls=self.paid_calls
+            app,
+            prices=self.prices,
+            models=self.models,
+            ledger=self.ledger,
+            paid_calls=self.paid_calls,
+            spool=self.spool,
         )
         await call(middleware, scope)
         return exchange
@@ -191,6 +198,14 @@ async def test_a_full_process_places_no_hold() -> None:
         await rig.call(wish("veo"), VIDEOS)
     assert (caught.value.reason, rig.ledger.placed) == ("overloaded", [])
     seat.close()
+
+
+async def test_without_room_for_an_answer_no_hold_is_placed() -> None:
+    rig = await Rig.of()
+    rig.spool.take(901)
+    assert await rig.refused(wish("veo"), VIDEOS) == "503 spool_full"
+    rig.spool.give_back(1)
+    await rig.call(wish("veo"), VIDEOS, claiming)
 
 
 async def test_without_postgres_nothing_passes() -> None:

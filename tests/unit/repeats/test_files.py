@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -71,3 +75,80 @@ async def test_what_lay_too_long_is_removed(files: AnswerFiles, tmp_path: Path) 
     os.utime(tmp_path / FOLDER / old, (long_ago, long_ago))
     await files.clear()
     assert (await content(files, old), await content(files, new)) == (None, b"x")
+
+
+def _open_to_group(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o750)
+
+
+def _open_to_others(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o701)
+
+
+def _link(folder: Path) -> None:
+    elsewhere = folder.with_name("elsewhere")
+    elsewhere.mkdir(mode=0o700)
+    folder.symlink_to(elsewhere)
+
+
+def _file(folder: Path) -> None:
+    folder.write_text("a file in the folder's place")
+
+
+@pytest.mark.parametrize("made", [_open_to_group, _open_to_others, _link, _file])
+async def test_a_folder_that_may_be_another_s_is_not_used(
+    files: AnswerFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture, made: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / FOLDER
+    made(folder)
+    if folder.is_dir():
+        (folder / ONE.hex).write_bytes(b"not ours")
+        long_ago = time.time() - 61
+        os.utime(folder / ONE.hex, (long_ago, long_ago))
+    with caplog.at_level(logging.WARNING, "gateway.repeats"):
+        for hold_id in (ONE, TWO):
+            assert await files.write(hold_id, Bytes(b"x")) is None
+        assert await files.find(ONE.hex) is None
+        await files.remove([ONE.hex])
+        await files.clear()
+    warnings = [one for one in caplog.records if "server.spool_dir" in one.getMessage()]
+    assert [vars(one)["detail"] for one in warnings] == [str(folder)]
+    if folder.is_dir():
+        assert [(one.name, one.read_bytes()) for one in folder.iterdir()] == [(ONE.hex, b"not ours")]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a folder away"
+)
+async def test_another_user_s_folder_is_not_used(files: AnswerFiles, tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12_345, -1)
+    (folder / ONE.hex).write_bytes(b"not ours")
+    assert await files.find(ONE.hex) is None
+    assert await files.write(TWO, Bytes(b"x")) is None
+
+
+async def test_no_call_of_the_system_is_made_on_the_loop(
+    files: AnswerFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("open", "write", "mkdir", "scandir", "stat", "rename", "replace", "unlink")
+    seen: set[str] = set()
+    for called in names:
+        before = getattr(os, called)
+
+        def noted(*values: Any, called: str = called, before: Any = before, **named: Any) -> Any:
+            assert threading.current_thread() is not threading.main_thread(), called
+            seen.add(called)
+            return before(*values, **named)
+
+        monkeypatch.setattr(os, called, noted)
+    name = await files.write(ONE, Bytes(b"x"))
+    assert name is not None
+    assert await content(files, name) == b"x"
+    await files.clear()
+    await files.remove([name])
+    monkeypatch.undo()
+    assert {"open", "write", "mkdir", "scandir", "stat", "unlink"} <= seen
