@@ -40,6 +40,7 @@ CONTRACT = {
     "oidc_groups_claim oidc_admin_groups oidc_viewer_groups oidc_ca_file",
     "metrics": "public token",
     "tracing": "endpoint sample",
+    "alerts": "every quota_thresholds",
     "log": "level format",
 }
 

@@ -165,6 +165,7 @@ def test_a_collector_that_is_away_delays_nobody_and_is_named_once(caplog: pytest
 
 
 def test_a_collector_that_hangs_does_not_hold_the_end_up() -> None:
+    before = set(threading.enumerate())
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -173,7 +174,7 @@ def test_a_collector_that_hangs_does_not_hold_the_end_up() -> None:
         began = time.monotonic()
         found.close()
         assert time.monotonic() - began < 2
-        assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+        assert all(thread.daemon for thread in set(threading.enumerate()) - before)
 
 
 def test_without_the_extra_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
