@@ -167,6 +167,19 @@ def idempotency_in_progress() -> GatewayError:
     )
 
 
+def repeat_in_progress() -> GatewayError:
+    """409: a call without an Idempotency-Key was to join an identical one each time it was tried, and never could."""
+    return GatewayError(
+        409,
+        "idempotency_in_progress",
+        "idempotency_in_progress",
+        "Whenever this call was tried, an identical one was under way, and had gone when its answer was asked for. "
+        "Nothing was sent for this one; send it again.",
+        retry=True,
+        headers={"retry-after": "2"},
+    )
+
+
 def idempotency_mismatch() -> GatewayError:
     """422: the Idempotency-Key belongs to a call with another body or path."""
     return GatewayError(

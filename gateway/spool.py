@@ -141,15 +141,12 @@ class SpooledBody:
         if file is None or not file.may_link:
             return False
         try:
-            self._budget.take(len(tail))
-        except errors.GatewayError:
-            return False
-        self._taken += len(tail)
-        try:
+            self._budget.take(end - self._taken)
+            self._taken = end
             await asyncio.to_thread(file.link, tail, end - len(tail), path)
         except FileExistsError:
             raise
-        except OSError:
+        except (OSError, errors.GatewayError):
             return False
         if not self._closed:
             self._in_file, self._tail = end, bytearray()

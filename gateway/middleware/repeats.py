@@ -52,7 +52,7 @@ class RepeatsMiddleware:
             else:
                 return
         if record is None or repeatable is None:
-            raise RepeatedError
+            raise errors.repeat_in_progress()
         body.raw.close()
         exchange.repeated = str(record.hold_id)
         if await unless_left(receive, self._replay(record, send)):

@@ -2,14 +2,18 @@
 
 The folder has a cap of its own; what does not fit is not kept. Files whose record has gone are removed. A folder that
 others can write to, or that is another user's, is not used: in the system's temporary directory anyone can make it.
+
+A body that is on disk already gets a name there, where the system can do that; elsewhere it is copied.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -19,11 +23,20 @@ from uuid import UUID
 
 from gateway import errors
 from gateway.repeats.answer import Body
+from gateway.spool import SpooledBody
 
 log = logging.getLogger("gateway.repeats")
 
 FOLDER = "pixapi-gateway-answers"
 PIECE = 256 * 1024
+COUNT_SECONDS, HURRIED_SECONDS = (
+    1.0,
+    0.1,
+)  # how old the count of the folder may be, and may be when it is nearly full
+NEARLY_FULL = 0.9  # of the cap
+BRIEF = (
+    0.75  # of the cap, for answers of use for seconds: the rest is for those that are relied on for longer
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +67,41 @@ class AnswerFiles:
         self._limit = limit_bytes
         self._oldest = oldest
         self._refused = False
+        self._lock = threading.Lock()
+        self._counted = 0
+        self._counted_at = -math.inf
+        self._writing = 0
 
-    async def write(self, hold_id: UUID, body: Body) -> str | None:
-        """The name of the file that has the body now; None when there is no room, or the disk fails."""
+    async def write(self, hold_id: UUID, body: Body, *, brief: bool = False) -> str | None:
+        """The name of the file that has the body now; None when there is no room, or the disk fails. `brief`: it is
+        of use for seconds only."""
+        limit = int(self._limit * BRIEF) if brief else self._limit
+        try:
+            room = await asyncio.to_thread(self._reserve, body.size, limit)
+        except OSError as error:
+            log.warning("an answer is not kept", extra={"hold": str(hold_id), "reason": error.strerror})
+            return None
+        if not room:
+            if room is not None:
+                log.warning("an answer is not kept", extra={"hold": str(hold_id), "reason": "no_room"})
+            return None
+        name: str | None = None
+        try:
+            name = await self._named(hold_id, body)
+        finally:
+            self._release(body.size, there=name is not None)
+        return name
+
+    async def _named(self, hold_id: UUID, body: Body) -> str | None:
+        try:
+            linked = isinstance(body, SpooledBody) and await body.link(self._folder / hold_id.hex)
+        except FileExistsError:  # it is kept once more, for a record that could not be written
+            linked = True
+        return hold_id.hex if linked else await self._copied(hold_id, body)
+
+    async def _copied(self, hold_id: UUID, body: Body) -> str | None:
         path, half = self._folder / hold_id.hex, self._folder / f"{hold_id.hex}.half"
         try:
-            used = await asyncio.to_thread(self._used)
-            if used is None:
-                return None
-            if used + body.size > self._limit:
-                log.warning("an answer is not kept", extra={"hold": str(hold_id), "reason": "no_room"})
-                return None
             file = await asyncio.to_thread(os.open, half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
                 async for chunk in body.chunks():
@@ -92,11 +129,27 @@ class AnswerFiles:
         """Removes what nobody can ask for any more."""
         await asyncio.to_thread(self._clear)
 
-    def _used(self) -> int | None:
-        """Bytes in the folder, which is there afterwards; None when it is not ours."""
+    def _reserve(self, size: int, limit: int) -> bool | None:
+        """Whether so many bytes fit the folder, which is there afterwards; None when it is not ours."""
         with suppress(FileExistsError):
             self._folder.mkdir(mode=0o700)
-        return sum(found.st_size for _, found in self._files()) if self._is_ours() else None
+        if not self._is_ours():
+            return None
+        with self._lock:
+            nearly_full = self._counted + self._writing + size > limit * NEARLY_FULL
+            lasts = HURRIED_SECONDS if nearly_full else COUNT_SECONDS
+            if time.monotonic() >= self._counted_at + lasts:
+                self._counted = sum(found.st_size for _, found in self._files())
+                self._counted_at = time.monotonic()
+            if self._counted + self._writing + size > limit:
+                return False
+            self._writing += size
+            return True
+
+    def _release(self, size: int, *, there: bool) -> None:
+        with self._lock:
+            self._writing -= size
+            self._counted += size if there else 0
 
     def _is_ours(self) -> bool:
         """Whether the folder is there, no link, our user's, and closed to all others."""
@@ -132,6 +185,7 @@ class AnswerFiles:
         for name in names if self._is_ours() else ():
             with suppress(OSError):
                 (self._folder / name).unlink(missing_ok=True)
+                self._counted_at = -math.inf
 
     def _clear(self) -> None:
         if not self._is_ours():

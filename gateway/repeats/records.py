@@ -138,12 +138,6 @@ class Records:
         async with self._database.autocommit() as connection:
             await connection.execute(_DELIVERED, {"ids": list(hold_ids), "lives": timedelta(seconds=lives)})
 
-    async def was_taken(self, hold_id: UUID) -> bool:
-        """Whether a repeat has joined the call."""
-        taken = select(idempotency_records.c.taken).where(idempotency_records.c.hold_id == hold_id)
-        async with self._database.autocommit() as connection:
-            return bool(await connection.scalar(taken))
-
     async def clear(self) -> list[str]:
         """Deletes what has expired; the files that held answers."""
         files: list[str] = []

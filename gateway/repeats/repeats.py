@@ -34,6 +34,7 @@ TOPIC = "call"
 GRACE_SECONDS = (
     10.0  # after its answer was written out a call can still be joined: the client may have just left
 )
+TAKEN_SECONDS = 5.0  # who joined in the last moment of that still finds its record, and its file
 KEPT_AT_ONCE = 4  # each has its answer in memory meanwhile
 STORE_SECONDS = 5.0  # a client waits so long for its answer to be kept
 RETRY_SECONDS = 0.5
@@ -126,7 +127,7 @@ class Repeats:
         elif not answer.executed or repeatable.idempotency_key is not None:
             self._recent.drop(hold_id)
         elif delivered:
-            self._recent.written(hold_id)
+            self._recent.calls[hold_id].kept = True
             self._own(self._share(hold_id, answer))
             asyncio.get_running_loop().call_later(GRACE_SECONDS, self._recent.drop, hold_id)
         else:
@@ -245,9 +246,13 @@ class Repeats:
             self._recent.drop(hold_id)
 
     async def _share(self, hold_id: UUID, answer: Answer) -> None:
-        """Before the record says that it was delivered: who joins elsewhere looks for it then."""
-        with suppress(GatewayError):
-            await self._shelf.share(hold_id, answer, GRACE_SECONDS)
+        """Before the record says that it was delivered: who joins elsewhere looks for it then. And before the answer
+        may go from here, since its body is read for this."""
+        async with self._recent.answer(hold_id) as recent:
+            if recent is not None:
+                with suppress(GatewayError):
+                    await self._shelf.share(hold_id, answer, GRACE_SECONDS + TAKEN_SECONDS)
+        self._recent.written(hold_id)
         self._note_delivered(hold_id)
         self._events.publish(TOPIC, hold_id.hex)
 
@@ -258,7 +263,7 @@ class Repeats:
         self._own(self._until_written(noted))
 
     async def _send_delivered(self, hold_ids: Sequence[UUID], patient: bool) -> list[None]:
-        await self._records.delivered(hold_ids, GRACE_SECONDS)
+        await self._records.delivered(hold_ids, GRACE_SECONDS + TAKEN_SECONDS)
         return [None] * len(hold_ids)
 
     async def _until_written(self, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,5 +1,5 @@
 """Where answers lie for who repeats a call: in its record, larger ones in a file, and for the seconds after one was
-written out in Redis.
+written out in Redis, larger ones in a file again.
 
 What Redis loses, or a machine's disk, is an answer that is not there any more; that it was executed is in Postgres.
 """
@@ -13,7 +13,7 @@ import msgspec
 
 from gateway import errors
 from gateway.cache import entry
-from gateway.cache.client import CacheClient
+from gateway.cache.client import CacheClient, CacheGone
 from gateway.errors import GatewayError
 from gateway.repeats.answer import Answer, Body, Bytes, failed
 from gateway.repeats.files import AnswerFiles
@@ -47,8 +47,12 @@ class Shelf:
             return None
         if record.state == "running" and record.ended_ago < KEEPING_SECONDS:
             return None  # its process is about to keep its answer
-        if (recent := await self._from_redis(record.hold_id)) is not None:
-            return recent
+        try:
+            if (recent := await self._from_redis(record.hold_id)) is not None:
+                return recent
+        except CacheGone:
+            if record.ended_ago < KEEPING_SECONDS:
+                return None
         if record.task_id is not None:
             return _submitted(record.task_id, record.model)
         if record.hold == "unknown":
@@ -73,7 +77,10 @@ class Shelf:
             return failed(errors.answer_not_kept(), executed=True)
         return Answer(status, content_type, body)
 
-    async def keep(self, hold_id: UUID, answer: Answer, lives: float | None = None) -> None:
+    async def keep(
+        self, hold_id: UUID, answer: Answer, lives: float | None = None, *, brief: bool = False
+    ) -> None:
+        """`lives` in seconds from now; None leaves the record's own time. `brief`: see `AnswerFiles.write`."""
         state = "unknown" if answer.unknown else "ended"
         headers: dict[str, Any] = {"content-type": answer.content_type.decode("latin-1")}
         data: bytes | None = None
@@ -84,24 +91,32 @@ class Shelf:
         elif answer.body is not None and answer.body.size <= INLINE_BYTES:
             data = b"".join([chunk async for chunk in answer.body.chunks()])
         elif answer.body is not None:
-            path = await self._files.write(hold_id, answer.body)
+            path = await self._files.write(hold_id, answer.body, brief=brief)
         kept = Kept(state=state, status=answer.status, headers=headers, body=data, path=path, lives=lives)
         await self._records.keep(hold_id, kept)
 
     async def share(self, hold_id: UUID, answer: Answer, seconds: float) -> None:
         """For a repeat at another process soon after the answer was written out."""
         body = answer.body
-        if body is None or body.size > REDIS_BYTES:
-            if body is not None and await self._records.was_taken(hold_id):
-                await self.keep(hold_id, answer, seconds)
+        if body is None:
+            return
+        if body.size > REDIS_BYTES:
+            try:
+                await self.keep(hold_id, answer, seconds, brief=True)
+            except GatewayError:
+                await self._files.remove([hold_id.hex])  # no record says when it may go
+                raise
             return
         data = b"".join([chunk async for chunk in body.chunks()])
         value = msgspec.msgpack.encode(_Shared(hold_id, answer.status, answer.content_type, data))
-        self._cache.run_soon("SET", _name(hold_id), value, "PX", round(seconds * 1000))
+        try:
+            await self._cache.run("SET", _name(hold_id), value, "PX", round(seconds * 1000))
+        except CacheGone:
+            await self.keep(hold_id, answer, seconds, brief=True)
 
     async def _from_redis(self, hold_id: UUID) -> Answer | None:
-        there = await entry.fetch(self._cache, _name(hold_id))
-        found = None if there is None else entry.decode(there[0], _Shared)
+        there = await self._cache.run("GET", _name(hold_id))
+        found = entry.decode(there, _Shared) if isinstance(there, bytes) else None
         if found is None or found.hold != hold_id:
             return None
         return Answer(found.status, found.content_type, Bytes(found.body))

@@ -19,6 +19,7 @@ from gateway.credits.terms import Conclusion, Order, Placed, Repeatable, place_i
 from gateway.db import migrate
 from gateway.db.engine import Database
 from gateway.ids import uuid7
+from gateway.repeats.records import Records
 from tests.fakes.flaky_database import FlakyDatabase
 from tests.fakes.stored import Caller, caller
 
@@ -193,8 +194,28 @@ async def test_a_retry_joins_what_no_retry_of_its_number_has_taken(
 ) -> None:
     first = await ledger.place(joining(team, body := fingerprint(), joinable=None))
     await change(database, first.id, "taken = 1")
+    assert await is_joined(ledger, joining(team, body, number=1)), "a call that runs can always be joined"
+    await change(database, first.id, "ended_at = now()")
     assert await is_joined(ledger, joining(team, body, number=2))
     assert not await is_joined(ledger, joining(team, body, number=1))
+
+
+async def test_a_call_that_runs_is_taken_again_when_there_is_no_other(
+    database: FlakyDatabase, ledger: Ledger, team: Caller
+) -> None:
+    """The second retry may arrive before the first."""
+    body = fingerprint()
+    one, other = [(await ledger.place(joining(team, body, joinable=None))).id for _ in range(2)]
+    records = Records(database)
+    taken = []
+    for number in (2, 1, 1, 1):
+        found = await records.take(team.key_id, body, number, any_number=False, window=600, grace=10)
+        assert found is not None
+        taken.append(found.hold_id)
+    assert taken[:2] == [one, other]
+    await change(database, one, "ended_at = now()")
+    await change(database, other, "ended_at = now()")
+    assert await records.take(team.key_id, body, 1, any_number=False, window=600, grace=10) is None
 
 
 @pytest.mark.parametrize(
@@ -228,19 +249,52 @@ async def test_what_was_released_is_joined_no_more_and_what_is_unknown_is(
     assert await is_joined(ledger, order)
 
 
-async def test_of_calls_that_are_refused_none_stands_in_another_s_way(
-    database: FlakyDatabase, team: Caller
-) -> None:
+async def exhaust(database: Database, team: Caller, period: str = "total") -> None:
+    """A quota too small for any call; its counter is not there yet."""
     await rows(
         database,
         "INSERT INTO quotas (id, team_id, period, limit_micro, enforce)"
-        " VALUES (gen_random_uuid(), :team, 'total', 1, true) RETURNING id",
+        " VALUES (gen_random_uuid(), :team, :period, 1, true) RETURNING id",
         team=team.team_id,
+        period=period,
     )
+
+
+async def test_of_calls_that_are_refused_all_hear_so(database: FlakyDatabase, team: Caller) -> None:
+    await exhaust(database, team)
     await rows(database, "SELECT gateway_open_counters(:team)", team=team.team_id)
-    order = joining(team, fingerprint())
-    assert await placed_at_once(database, [(uuid7(), order), (uuid7(), order)]) == ["refused", "repeated"]
-    assert await placed_at_once(database, [(uuid7(), order)]) == ["refused"]
+    order, first_try = joining(team, body := fingerprint()), joining(team, body, joinable=None)
+    for orders in ([order, order, order], [first_try, order], [order], [order, first_try]):
+        found = await placed_at_once(database, [(uuid7(), one) for one in orders])
+        assert found == ["refused"] * len(orders)
+    for table in ("holds", "idempotency_records"):
+        assert await rows(database, f"SELECT FROM {table} WHERE team_id = :team", team=team.team_id) == []
+
+
+@pytest.mark.parametrize("period", ["total", "day"])
+async def test_all_who_are_refused_hear_the_same_arithmetic(
+    database: FlakyDatabase, ledger: Ledger, team: Caller, period: str
+) -> None:
+    await exhaust(database, team, period)
+    order, other = joining(team, fingerprint()), joining(team, fingerprint())
+    for _ in range(2):  # at first there is no counter of this period
+        found = await asyncio.gather(
+            *(ledger.place(one) for one in (order, other) * 5), return_exceptions=True
+        )
+        assert [getattr(error, "reason", None) for error in found] == ["quota_exceeded"] * 10
+        assert len({str(error) for error in found}) == 1
+        assert "limit 0.000001, used 0, held 0" in str(found[0])
+
+
+async def test_who_may_join_another_call_does_not_hear_what_the_first_hears(
+    database: FlakyDatabase, ledger: Ledger, team: Caller
+) -> None:
+    runs = await ledger.place(joining(team, body := fingerprint(), joinable=None))
+    await change(database, runs.id, "taken = 1, ended_at = now()")
+    await exhaust(database, team)
+    await rows(database, "SELECT gateway_open_counters(:team)", team=team.team_id)
+    orders = [(uuid7(), joining(team, body, number=number)) for number in (1, 2, 1)]
+    assert await placed_at_once(database, orders) == ["refused", "repeated", "refused"]
 
 
 async def test_the_migration_s_way_back_is_the_function_as_it_was(empty_database_url: str) -> None:

@@ -246,6 +246,62 @@ async def test_large_bodies_take_little_memory(tmp_path: Path) -> None:
     assert peak < 8 * MEBIBYTE
 
 
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="the system cannot name such files")
+async def test_a_written_body_gets_a_name_at_no_copying(budget: SpoolBudget, tmp_path: Path) -> None:
+    data, path = os.urandom(3 * MEBIBYTE + 17), tmp_path / "named"
+    body = budget.body()
+    for start in range(0, len(data), 50_000):
+        await body.write(data[start : start + 50_000])
+    reading = body.chunks(50_000)
+    begun = [await anext(reading) for _ in range(60)]
+    assert await body.link(path)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (data, 0o600)
+    assert b"".join(begun + [part async for part in reading]) == data == await whole(body)
+    assert budget.used == len(data)
+    with pytest.raises(FileExistsError):
+        await body.link(path)
+    assert budget.used == len(data)
+    body.close()
+    assert (budget.used, path.read_bytes()) == (0, data)
+    path.unlink()
+
+
+async def test_where_a_body_gets_no_name_it_is_as_before(
+    budget: SpoolBudget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, path = os.urandom(2 * MEBIBYTE + 17), tmp_path / "named"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    async with budget.body() as small:
+        await small.write(b"x")
+        assert not await small.link(path)
+    async with budget.body() as body:
+        await body.write(data[:-17])
+        await body.write(data[-17:])
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "link", refuse)
+            assert not await body.link(path)
+        assert await whole(body) == data
+        monkeypatch.setattr("gateway.spool._TMPFILE", None)
+        async with SpoolBudget(16 * MEBIBYTE, tmp_path).body() as other:
+            await other.write(data)
+            assert not await other.link(path)
+            assert await whole(other) == data
+    assert budget.used == 0
+    assert not path.exists()
+
+
+async def test_without_room_for_its_end_a_body_gets_no_name(tmp_path: Path) -> None:
+    budget = SpoolBudget(2 * MEBIBYTE, tmp_path)
+    async with budget.body() as body:
+        await body.write(bytes(2 * MEBIBYTE))
+        await body.write(b"x")
+        assert not await body.link(tmp_path / "named")
+        assert len(await whole(body)) == 2 * MEBIBYTE + 1
+
+
 async def test_many_tiny_writes_take_little_memory(budget: SpoolBudget) -> None:
     tracemalloc.start()
     try:

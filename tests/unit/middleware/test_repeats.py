@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.credits.ledger import RepeatedError
 from gateway.credits.terms import Repeatable
+from gateway.errors import GatewayError
 from gateway.middleware.repeats import RepeatsMiddleware
 from gateway.proxy.exchange import RequestBody
 from gateway.proxy.generation import Generation
@@ -123,14 +124,15 @@ async def test_it_may_join_the_second_time(tmp_path: Path) -> None:
 
 async def test_it_is_tried_no_more_than_twice(tmp_path: Path) -> None:
     rig = Rig(tmp_path, [None, None, None], refused=9)
-    with pytest.raises(RepeatedError) as caught:
+    with pytest.raises(GatewayError) as caught:
         await rig.call()
     assert (caught.value.status, caught.value.reason) == (409, "idempotency_in_progress")
+    assert "Idempotency-Key" not in caught.value.message
     assert (rig.app.calls, rig.repeats.left) == (2, 0)
 
 
 async def test_with_a_key_it_is_refused_at_once(tmp_path: Path) -> None:
     rig = Rig(tmp_path, [None, FOUND], refused=1)
-    with pytest.raises(RepeatedError):
+    with pytest.raises(RepeatedError, match="Idempotency-Key"):
         await rig.call(KEY)
     assert (rig.app.calls, rig.repeats.left) == (1, 1)

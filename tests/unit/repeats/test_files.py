@@ -16,6 +16,7 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.repeats.answer import Bytes
 from gateway.repeats.files import FOLDER, AnswerFiles
+from gateway.spool import SpoolBudget, SpooledBody
 
 ONE, TWO = UUID(int=1), UUID(int=2)
 
@@ -64,6 +65,86 @@ async def test_a_file_that_has_gone_is_an_error_of_ours(files: AnswerFiles) -> N
     with pytest.raises(GatewayError) as caught:
         _ = [chunk async for chunk in found.chunks()]
     assert caught.value.reason == "answer_not_kept"
+
+
+async def spooled(folder: Path, data: bytes) -> SpooledBody:
+    body = SpoolBudget(10_000, folder, memory_limit=100).body()
+    await body.write(data[:-3])
+    await body.write(data[-3:])
+    return body
+
+
+@pytest.mark.parametrize("linked", [True, False])
+async def test_a_body_on_disk_is_kept_by_a_name_or_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    if not linked:
+        monkeypatch.setattr("gateway.spool._TMPFILE", None)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("the system cannot name such files")
+    files, data, copied = AnswerFiles(tmp_path, 1500, oldest=60), os.urandom(700), 0
+
+    def noted(path: Any, *rest: Any, before: Any = os.open, **named: Any) -> int:
+        nonlocal copied
+        copied += str(path).endswith(".half")
+        return int(before(path, *rest, **named))
+
+    monkeypatch.setattr(os, "open", noted)
+    body = await spooled(tmp_path, data)
+    for _ in range(2):  # again, when its record could not be written
+        assert await files.write(ONE, body) == ONE.hex
+    assert bool(copied) is not linked
+    file = tmp_path / FOLDER / ONE.hex
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (data, 0o600)
+    assert [one.name for one in (tmp_path / FOLDER).iterdir()] == [ONE.hex]
+    assert await files.write(TWO, Bytes(bytes(801))) is None, "it counts towards the cap"
+    body.close()
+    assert await content(files, ONE.hex) == data
+
+
+async def test_who_has_begun_to_read_reads_to_the_end(files: AnswerFiles, tmp_path: Path) -> None:
+    body = await spooled(tmp_path, data := os.urandom(700))
+    files = AnswerFiles(tmp_path, 10_000_000, oldest=60)
+    large = data * 1000
+    assert await files.write(ONE, Bytes(large)) == ONE.hex
+    assert await files.write(TWO, body) == TWO.hex
+    body.close()
+    for name, whole in ((ONE.hex, large), (TWO.hex, data)):
+        found = await files.find(name)
+        assert found is not None
+        reading = found.chunks()
+        begun = await anext(reading)
+        await files.remove([name])
+        assert begun + b"".join([chunk async for chunk in reading]) == whole
+
+
+async def test_answers_of_use_for_seconds_leave_room_for_others(files: AnswerFiles) -> None:
+    assert await files.write(ONE, Bytes(bytes(760)), brief=True) is None
+    assert await files.write(ONE, Bytes(bytes(750)), brief=True) is not None
+    assert await files.write(TWO, Bytes(bytes(1)), brief=True) is None
+    assert await files.write(TWO, Bytes(bytes(250))) is not None
+
+
+async def test_what_others_write_counts_without_a_look_at_every_file_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = 100.0, 0
+
+    def noted(folder: Any, before: Any = os.scandir) -> Any:
+        nonlocal looks
+        looks += 1
+        return before(folder)
+
+    monkeypatch.setattr(os, "scandir", noted)
+    monkeypatch.setattr("gateway.repeats.files.time.monotonic", lambda: now)
+    files, others = (AnswerFiles(tmp_path, 1000, oldest=60) for _ in range(2))
+    for number in range(10):
+        assert await files.write(UUID(int=number), Bytes(bytes(10))) is not None
+    assert looks == 1
+    assert await others.write(UUID(int=10), Bytes(bytes(600))) is not None
+    now += 1
+    assert await files.write(UUID(int=11), Bytes(bytes(400))) is None
+    assert looks == 3
 
 
 async def test_what_lay_too_long_is_removed(files: AnswerFiles, tmp_path: Path) -> None:
