@@ -79,6 +79,7 @@ class Evaluator:
         found = rules.findings(seen, self._thresholds)
         ruling = rules.judge(found, await records.open_now(connection), seen.now, self._quiet)
         raised = await self._note(connection, [*ruling.raised[:MOST_AT_ONCE], *ruling.refreshed])
+        await records.seen(connection, ruling.seen)
         resolved = await records.resolve(connection, ruling.resolved)
         await deliveries.enqueue(connection, "alert.resolved", resolved)
         return Changes(raised, tuple(resolved))

@@ -88,7 +88,7 @@ class OwnFacts:
 class Snapshot:
     """Everything the rules look at, as of `now`. `lag`: seconds the task that is due longest has waited.
 
-    Quotas far from every threshold may be left out.
+    Quotas far from every threshold may be left out, unless an alert of theirs is open.
     """
 
     now: datetime
@@ -107,6 +107,7 @@ Identity = tuple[str, str, str]
 class Finding:
     """Something people should hear of. What is not `firm` raises nothing, it keeps open what was raised.
 
+    What is `gone` keeps it open only for its kind's quiet time: its subject is there, its reason is not.
     An alert is the same as another when kind, `subject` (`quota:<id>`, `model:<id>`, …) and `mark` are.
     """
 
@@ -117,6 +118,7 @@ class Finding:
     summary: str
     detail: Mapping[str, Any]
     firm: bool = True
+    gone: bool = False
 
     @property
     def identity(self) -> Identity:
@@ -125,8 +127,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAlert:
-    """An alert that was raised and not resolved; `seen_at` is when its reason was last there, `limit` the quota's limit
-    it was raised at."""
+    """An alert that was raised and not resolved; `seen_at` is when its reason was last there, `limit` and
+    `enforce` are the quota's it was raised at."""
 
     id: UUID
     kind: str
@@ -134,6 +136,7 @@ class OpenAlert:
     mark: str
     seen_at: datetime
     limit: str | None = None
+    enforce: bool | None = None
 
     @property
     def identity(self) -> Identity:

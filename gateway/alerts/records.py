@@ -49,6 +49,7 @@ async def open_now(connection: AsyncConnection) -> list[OpenAlert]:
         table.mark,
         table.seen_at,
         table.detail["limit"].astext.label("limit"),
+        table.detail["enforce"].as_boolean().label("enforce"),
     ).where(table.resolved_at.is_(None))
     return [OpenAlert(**row._mapping) for row in await connection.execute(query)]
 
@@ -71,6 +72,12 @@ async def note(connection: AsyncConnection, found: Sequence[Finding]) -> list[Al
     ]
     rows = await connection.execute(_NOTE, {"items": msgspec.json.encode(items).decode()})
     return [_alert(row) for row in rows if row.made]
+
+
+async def seen(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Notes that the reasons of these alerts are still there; their words stay."""
+    if ids:
+        await connection.execute(alerts.update().where(alerts.c.id.in_(ids)).values(seen_at=NOW))
 
 
 async def resolve(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Alert]:

@@ -1,7 +1,8 @@
 """What is raised and what is resolved, from a snapshot and what is open. Pure.
 
-`findings` says what is the case, `judge` compares it with what is open. Nothing flaps: a quota's alert stays until use
-falls clearly below its mark or the limit is changed, and what comes and goes must be gone for a while (`QUIET`).
+`findings` says what is the case, `judge` compares it with what is open. Nothing flaps: what comes and goes must be gone
+for a while (`QUIET`), and a quota's alert stays until use has been clearly below its mark for as long, unless its
+period has ended or its limit was changed.
 """
 
 from __future__ import annotations
@@ -31,24 +32,33 @@ BAND = 5  # percentage points below a mark until its alert is resolved
 FIRST_TENTH: Final = 10  # no projection from less than one part in so many of a period
 RESTS_LONG = 10.0  # seconds; what rests shorter is back before anybody has read of it
 LAG_SECONDS = 30.0
-# Seconds for which a reason must be gone until its alert is resolved.
+# Seconds for which a reason must be gone until its alert is resolved. Holds come and go with every call, so those of
+# quotas are long.
 QUIET: Mapping[str, float] = {
+    "quota_threshold": 900.0,
+    "quota_projected_overrun": 900.0,
     "upstream_keys_all_resting": 60.0,
     "price_book_error": 20.0,
     "reconciler_behind": 60.0,
 }
+QUOTAS = frozenset({"quota_threshold", "quota_projected_overrun"})
+SEEN_EVERY = 60.0  # seconds between two notes that the reason of a quota's alert is still there
 # Their wording follows what is the case now; that of others stays as it was raised.
-LIVE = frozenset({*QUIET, "hold_unknown"})
+LIVE = frozenset({*QUIET, "hold_unknown"}) - QUOTAS
 PROBLEMS_SHOWN = 5
 OUT_OF_CREDITS, REFUSED, FAILING = "out_of_credits", "refused", "failing"
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """New alerts, open ones whose reason is still there and worth a note, and open ones that are over."""
+    """New alerts, open ones whose reason is still there and worth a note, open ones that are over.
+
+    `seen`: open ones whose reason is still there, to be noted without new words.
+    """
 
     raised: tuple[Finding, ...]
     refreshed: tuple[Finding, ...]
+    seen: tuple[UUID, ...]
     resolved: tuple[UUID, ...]
 
 
@@ -65,16 +75,30 @@ def judge(
     return Ruling(
         raised=tuple(finding for finding in firm if finding.identity not in known),
         refreshed=tuple(finding for finding in firm if finding.identity in known and finding.kind in LIVE),
+        seen=tuple(alert.id for alert in open_now if _seen(alert, by_identity.get(alert.identity), now)),
         resolved=tuple(
             alert.id for alert in open_now if _over(alert, by_identity.get(alert.identity), now, quiet)
         ),
     )
 
 
+def _seen(alert: OpenAlert, found: Finding | None, now: datetime) -> bool:
+    """Whether to note that it is still there: not in every pass, there may be thousands of quotas."""
+    there = alert.kind in QUOTAS and found is not None and not found.gone
+    return there and (now - alert.seen_at).total_seconds() >= SEEN_EVERY
+
+
 def _over(alert: OpenAlert, found: Finding | None, now: datetime, quiet: Mapping[str, float]) -> bool:
+    silent, wanted = (now - alert.seen_at).total_seconds(), quiet.get(alert.kind, 0.0)
+    if alert.kind not in QUOTAS:
+        return found is None and silent >= wanted
     if found is None:
-        return (now - alert.seen_at).total_seconds() >= quiet.get(alert.kind, 0.0)
-    return not found.firm and alert.limit != found.detail.get("limit")
+        return True  # another period, or no such quota
+    if found.firm:
+        return False
+    changed = alert.limit != found.detail["limit"] or alert.enforce not in (None, found.detail["enforce"])
+    # It may have been there until the next note was due.
+    return changed or (found.gone and silent >= wanted + SEEN_EVERY)
 
 
 def findings(snapshot: Snapshot, thresholds: Sequence[int]) -> list[Finding]:
@@ -115,8 +139,6 @@ def _of_quota(quota: QuotaUse, thresholds: Sequence[int], now: datetime) -> Iter
     detail = _quota_detail(quota)
     used = quota.settled + quota.held
     for mark in thresholds:
-        if used * 100 < quota.limit * (mark - BAND):
-            continue
         yield Finding(
             kind="quota_threshold",
             severity=_threshold_severity(mark, enforced=quota.enforce),
@@ -126,6 +148,7 @@ def _of_quota(quota: QuotaUse, thresholds: Sequence[int], now: datetime) -> Iter
             f"{to_text(used)} of {to_text(quota.limit)} credits, {to_text(quota.held)} of them held.",
             detail=detail | {"threshold": mark},
             firm=used * 100 >= quota.limit * mark,
+            gone=used * 100 < quota.limit * (mark - BAND),
         )
     yield from _projected(quota, detail, now)
 
@@ -138,8 +161,6 @@ def _projected(quota: QuotaUse, detail: dict[str, Any], now: datetime) -> Iterat
     if elapsed * FIRST_TENTH < length or elapsed <= 0:
         return
     projected = round(Decimal(quota.settled) * Decimal(length) / Decimal(elapsed))
-    if projected * 100 <= quota.limit * (100 - BAND):
-        return
     yield Finding(
         kind="quota_projected_overrun",
         severity="warning" if quota.enforce else "info",
@@ -149,6 +170,7 @@ def _projected(quota: QuotaUse, detail: dict[str, Any], now: datetime) -> Iterat
         f"this: {to_text(quota.settled)} settled so far make {_rounded(projected)} by the end.",
         detail=detail | {"projected": _rounded(projected)},
         firm=projected > quota.limit,
+        gone=projected * 100 <= quota.limit * (100 - BAND),
     )
 
 

@@ -92,7 +92,9 @@ WHERE (c.ends_at > now() OR c.ends_at IS NULL) AND c.starts_at <= now() AND q.li
   AND ((c.settled + c.held)::float8 * 100.1 >= q.limit_micro::float8 * :lowest
        OR (now() - c.starts_at) * :tenth >= c.ends_at - c.starts_at
           AND c.settled::float8 * 100.1 * extract(epoch FROM c.ends_at - c.starts_at)::float8
-              > q.limit_micro::float8 * :near * extract(epoch FROM now() - c.starts_at)::float8)
+              > q.limit_micro::float8 * :near * extract(epoch FROM now() - c.starts_at)::float8
+       OR q.id IN (SELECT substr(subject, 7)::uuid FROM alerts
+                   WHERE resolved_at IS NULL AND kind IN ('quota_threshold', 'quota_projected_overrun')))
 ORDER BY q.id, c.starts_at DESC
 """)
 

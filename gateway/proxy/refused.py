@@ -22,6 +22,23 @@ REPLAYED = "replayed"
 LONGEST_MESSAGE = 600
 # A client may put anything into a field, so only what looks like a name is kept.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}")
+# Not the apostrophe in "the gateway's".
+_QUOTED = re.compile(r"(?<!\w)'([^']*)'(?!\w)")
+_OURS = frozenset(
+    (
+        "async",
+        "duration",
+        "image",
+        "image[]",
+        "model",
+        "n",
+        "prompt",
+        "quality",
+        "resolution",
+        "seconds",
+        "size",
+    )
+)
 _KEY_TEXT = re.compile(r"(pxg|pxa|sk)[_-][0-9A-Za-z_-]{8,}")
 
 
@@ -50,7 +67,7 @@ def refusal_of(exchange: Exchange, method: str, route: str, status: int, now: da
             return None
     message = None
     if error is not None and exchange.repeated is None:  # what is repeated may be Pixapi's words
-        message = _told(error.message, model if named is None else None)
+        message = _told(error.message, named)
     return Refusal(
         request_id=exchange.request_id,
         at=now,
@@ -92,9 +109,10 @@ def _presented(exchange: Exchange) -> tuple[str | None, str]:
     return (None, "malformed") if key is None else (key.public_id, "not accepted")
 
 
-def _told(message: str, unnamed: str | None) -> str:
-    """Our message without what must not be kept."""
-    if unnamed:
-        message = message.replace(unnamed, "…")
+def _told(message: str, model: str | None) -> str:
+    """Our message without what must not be kept: it may quote what the client sent."""
+    message = _QUOTED.sub(
+        lambda found: found[0] if found[1] == model or found[1] in _OURS else "'…'", message
+    )
     message = _KEY_TEXT.sub("…", message)
     return "".join(char if char.isprintable() else " " for char in message)[:LONGEST_MESSAGE]

@@ -22,11 +22,12 @@ from gateway.alerts.facts import (
     Snapshot,
     UnknownHolds,
 )
-from gateway.alerts.rules import BAND, QUIET, findings, judge
+from gateway.alerts.rules import BAND, QUIET, SEEN_EVERY, findings, judge
 from gateway.credits.amount import MICRO
 from gateway.ids import uuid7
 
 THRESHOLDS = (50, 80, 95, 100)
+LONG = QUIET["quota_threshold"] + SEEN_EVERY
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = datetime(2026, 12, 1, tzinfo=UTC)
 QUOTA = QuotaUse(
@@ -60,6 +61,8 @@ class Watcher:
         for one in ruling.refreshed:
             alert = next(alert for alert in self.open.values() if alert.identity == one.identity)
             self.open[alert.id] = replace(alert, seen_at=self.now)
+        for ident in ruling.seen:
+            self.open[ident] = replace(self.open[ident], seen_at=self.now)
         resolved = [self.open.pop(alert) for alert in ruling.resolved]
         for one in ruling.raised:
             alert = OpenAlert(
@@ -69,15 +72,20 @@ class Watcher:
                 mark=one.mark,
                 seen_at=self.now,
                 limit=one.detail.get("limit"),
+                enforce=one.detail.get("enforce"),
             )
             self.open[alert.id] = alert
         self.raised += ruling.raised
         return [_named(one) for one in ruling.raised], [_named(alert) for alert in resolved]
 
-    def use(self, settled: float, held: float = 0.0, limit: float = 100.0) -> tuple[list[str], list[str]]:
+    def use(
+        self, settled: float, held: float = 0.0, limit: float = 100.0, *, after: float = 5.0, enforce: bool = True
+    ) -> tuple[list[str], list[str]]:
         micro = [round(amount * MICRO) for amount in (settled, held, limit)]
-        quota = replace(QUOTA, settled=micro[0], held=micro[1], limit=micro[2], ends_at=None)
-        return self.see(Snapshot(now=START, quotas=(quota,)))
+        quota = replace(
+            QUOTA, settled=micro[0], held=micro[1], limit=micro[2], ends_at=None, enforce=enforce
+        )
+        return self.see(Snapshot(now=START, quotas=(quota,)), after)
 
 
 def _named(one: Finding | OpenAlert) -> str:
@@ -115,8 +123,27 @@ def test_a_released_hold_does_not_resolve_and_a_clear_fall_does() -> None:
     assert watcher.use(70, held=10) == (["50", "80"], [])
     for settled, held in ((70, 8), (70, 10), (70, 6), (75, 5)):
         assert watcher.use(settled, held=held) == ([], [])
-    assert watcher.use(74.9) == ([], ["80"])
+    watcher.use(75)
+    assert watcher.use(74.9) == ([], [])
+    assert watcher.use(74.9, after=LONG) == ([], ["80"])
     assert watcher.use(80) == (["80"], []), "crossed again"
+
+
+def test_holds_that_come_and_go_with_every_call_are_told_of_once() -> None:
+    """A limit of 50 and calls that hold 48 and cost 1."""
+    watcher, told = Watcher(), []
+    for calls in range(40):
+        for settled, held in ((calls, 48), (calls + 1, 0)):
+            raised, resolved = watcher.use(settled, held, 50, after=300)
+            told += raised + resolved
+    assert told == ["50", "80", "95", "100"]
+
+
+def test_changed_between_shadow_and_enforced_it_is_another_matter_unless_reached() -> None:
+    watcher = Watcher()
+    assert watcher.use(81) == (["50", "80"], [])
+    assert watcher.use(81, enforce=False) == ([], [])
+    assert watcher.use(79, enforce=False) == ([], ["80"])
 
 
 def test_a_raised_limit_resolves_and_the_next_crossing_is_told_again() -> None:
@@ -185,16 +212,24 @@ def test_a_projection_near_the_limit_does_not_flap() -> None:
 
 @given(
     uses=st.lists(
-        st.tuples(st.integers(0, 220), st.integers(0, 60), st.sampled_from([60, 100, 200])), max_size=60
+        st.tuples(
+            st.integers(0, 220),
+            st.integers(0, 60),
+            st.sampled_from([100, 100, 100, 60, 200]),
+            st.sampled_from([5, 70, 500, LONG]),
+        ),
+        max_size=60,
     )
 )
 def test_whatever_the_use_no_mark_is_open_twice_or_told_twice_for_one_crossing(
-    uses: Sequence[tuple[int, int, int]],
+    uses: Sequence[tuple[int, int, int, int]],
 ) -> None:
     watcher = Watcher()
     above: dict[str, bool] = {}
-    for settled, held, limit in uses:
-        raised, resolved = watcher.use(settled, held, limit)
+    near: dict[str, datetime] = {}  # when use was last not clearly below
+    at: dict[str, int] = {}  # the limit it was raised at
+    for settled, held, limit, after in uses:
+        raised, resolved = watcher.use(settled, held, limit, after=after)
         used = settled + held
         for mark in map(str, THRESHOLDS):
             reached, left = used >= limit * int(mark) / 100, used < limit * (int(mark) - BAND) / 100
@@ -202,12 +237,17 @@ def test_whatever_the_use_no_mark_is_open_twice_or_told_twice_for_one_crossing(
             if mark in raised:
                 assert reached
                 assert not above.get(mark), "told already"
+                at[mark] = limit
+            near[mark] = watcher.now if not left else near.get(mark, START)
+            quiet = (watcher.now - near[mark]).total_seconds()
             if mark in resolved:
                 assert above[mark]
                 assert not reached
+                assert at[mark] != limit or quiet >= QUIET["quota_threshold"]
             above[mark] = (above.get(mark, False) or mark in raised) and mark not in resolved
             assert not reached or above[mark]
-            assert not left or not above[mark]
+            assert not above[mark] or quiet < LONG
+            assert not above[mark] or reached or at[mark] == limit
         identities = [alert.identity for alert in watcher.open.values()]
         assert len(identities) == len(set(identities))
 
