@@ -6,7 +6,7 @@ SHELL = /bin/sh
 .PHONY: help run test chaos check fmt bench lock env clean quickstart-venv dev-venv
 
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 PORT ?=
 SEEDS ?= 1 2 3 4 5
 SECONDS ?= 60
@@ -21,8 +21,8 @@ help: ## this list
 run: quickstart-venv ## the whole gateway on this machine, with a simulated Pixapi: PORT=8080, PIXAPI_KEY=… for the real one
 	@exec .venv/bin/pixapi-gateway quickstart $(if $(PORT),--port $(PORT)) $(ARGS)
 
-test: dev-venv ## all tests: ARGS='-k ledger', JOBS=2
-	@.venv/bin/python -m pytest -n $(JOBS) $(ARGS)
+test: dev-venv ## all tests: ARGS='-k ledger', JOBS=3
+	@.venv/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 chaos: dev-venv ## faults and traffic mixed, then every invariant: SEEDS='1 2 3', SECONDS=60 each, CLIENTS=4000 that leave, CALLS=1000
 	@PXG_CHAOS_SEEDS='$(SEEDS)' PXG_CHAOS_SECONDS=$(SECONDS) PXG_STORM_CLIENTS=$(CLIENTS) \

@@ -247,12 +247,15 @@ class Repeats:
 
     async def _share(self, hold_id: UUID, answer: Answer) -> None:
         """Before the record says that it was delivered: who joins elsewhere looks for it then. And before the answer
-        may go from here, since its body is read for this."""
+        may go from here, since its body is read for this; a large one goes then, and frees its share of the spool."""
+        filed = False
         async with self._recent.answer(hold_id) as recent:
             if recent is not None:
                 with suppress(GatewayError):
-                    await self._shelf.share(hold_id, answer, GRACE_SECONDS + TAKEN_SECONDS)
+                    filed = await self._shelf.share(hold_id, answer, GRACE_SECONDS + TAKEN_SECONDS)
         self._recent.written(hold_id)
+        if filed:
+            self._recent.drop(hold_id)
         self._note_delivered(hold_id)
         self._events.publish(TOPIC, hold_id.hex)
 

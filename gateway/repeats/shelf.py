@@ -79,8 +79,9 @@ class Shelf:
 
     async def keep(
         self, hold_id: UUID, answer: Answer, lives: float | None = None, *, brief: bool = False
-    ) -> None:
-        """`lives` in seconds from now; None leaves the record's own time. `brief`: see `AnswerFiles.write`."""
+    ) -> bool:
+        """Whether all of it is kept. `lives` in seconds from now; None leaves the record's own time. `brief`: see
+        `AnswerFiles.write`."""
         state = "unknown" if answer.unknown else "ended"
         headers: dict[str, Any] = {"content-type": answer.content_type.decode("latin-1")}
         data: bytes | None = None
@@ -94,25 +95,27 @@ class Shelf:
             path = await self._files.write(hold_id, answer.body, brief=brief)
         kept = Kept(state=state, status=answer.status, headers=headers, body=data, path=path, lives=lives)
         await self._records.keep(hold_id, kept)
+        return answer.body is None or data is not None or path is not None
 
-    async def share(self, hold_id: UUID, answer: Answer, seconds: float) -> None:
-        """For a repeat at another process soon after the answer was written out."""
+    async def share(self, hold_id: UUID, answer: Answer, seconds: float) -> bool:
+        """For a repeat at another process soon after the answer was written out; whether it lies where this process
+        finds it too."""
         body = answer.body
         if body is None:
-            return
+            return False
         if body.size > REDIS_BYTES:
             try:
-                await self.keep(hold_id, answer, seconds, brief=True)
+                return await self.keep(hold_id, answer, seconds, brief=True)
             except GatewayError:
                 await self._files.remove([hold_id.hex])  # no record says when it may go
                 raise
-            return
         data = b"".join([chunk async for chunk in body.chunks()])
         value = msgspec.msgpack.encode(_Shared(hold_id, answer.status, answer.content_type, data))
         try:
             await self._cache.run("SET", _name(hold_id), value, "PX", round(seconds * 1000))
         except CacheGone:
             await self.keep(hold_id, answer, seconds, brief=True)
+        return False
 
     async def _from_redis(self, hold_id: UUID) -> Answer | None:
         there = await self._cache.run("GET", _name(hold_id))

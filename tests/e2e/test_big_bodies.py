@@ -49,8 +49,13 @@ class Bench:
         return last
 
     def named_files(self) -> list[Path]:
-        """What a listing of the folder and of those in it shows."""
-        return [path for path in self.spool.rglob("*") if path.is_file()]
+        """What a listing of the folder and of those in it shows, but for answers that were got seconds ago."""
+        return [path for path in self.spool.rglob("*") if path.is_file() and path.parent != self.answers]
+
+    @property
+    def answers(self) -> Path:
+        """Where large answers lie for a repeat."""
+        return self.spool / "pixapi-gateway-answers"
 
     def all_closed(self, pid: int | None = None) -> bool:
         return not open_files_in(pid or self.pid, self.spool)
@@ -126,7 +131,7 @@ def watched(bench: Bench) -> Iterator[set[str]]:
 
     def watch() -> None:
         while not over.wait(0.01):
-            seen.update(f"named {path.name}" for path in bench.spool.iterdir())
+            seen.update(f"named {path.name}" for path in bench.spool.iterdir() if path != bench.answers)
             seen.update("open" for _ in open_files_in(bench.pid, bench.spool))
 
     thread = threading.Thread(target=watch)
@@ -210,9 +215,10 @@ def test_client_leaves_midway(bench: Bench) -> None:
         assert len(next(answer.iter_raw())) > 0
         assert not bench.all_closed()
     assert eventually(bench.all_closed)
-    kept = eventually(bench.named_files)  # for a repeat
-    assert [file.parent.name for file in kept] == ["pixapi-gateway-answers"]
-    assert kept[0].stat().st_size > LARGE_ANSWER
+    eventually(
+        lambda: any(file.stat().st_size > LARGE_ANSWER for file in bench.answers.iterdir())
+    )  # for a repeat
+    assert bench.named_files() == []
 
 
 def test_kill_leaves_nothing_behind(bench: Bench) -> None:
