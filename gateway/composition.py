@@ -43,7 +43,7 @@ from gateway.repeats.records import Records
 from gateway.repeats.repeats import Repeats, Rules
 from gateway.repeats.shelf import Shelf
 from gateway.runtime import REPEATS_SECONDS, Runtime
-from gateway.settings import Settings
+from gateway.settings import ADMIN_CONNECTIONS, Settings
 from gateway.siblings import Seat, Siblings
 from gateway.spool import SpoolBudget
 from gateway.tasks.due import DueTasks
@@ -66,14 +66,10 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
     OidcUnavailableError for single sign-on without its extra.
     """
     clock = clock or SystemClock()
-    server, upstream, database_settings = settings.server, settings.upstream, settings.database
-    database = Database(
-        database_settings.url,
-        pool_size=database_settings.pool_size,
-        pool_wait=database_settings.pool_wait,
-        statement_timeout=database_settings.statement_timeout,
-        lock_timeout=database_settings.lock_timeout,
-    )
+    server, upstream = settings.server, settings.upstream
+    database = _database(settings, settings.database.pool_size)
+    # Of its own, so that paid calls never wait for what the admin side reads, however long that takes.
+    admin_database = _database(settings, ADMIN_CONNECTIONS)
     peppers = Peppers([secret.get_secret_value() for secret in settings.secrets.key_pepper])
     vault = Vault([secret.get_secret_value() for secret in settings.secrets.master_keys])
     spool = SpoolBudget(server.spool_max_bytes, server.spool_dir)
@@ -117,7 +113,8 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
         database, peppers, clock, settings.cache.principal, hears=lambda: events.connected
     )
     revocation.follow(events, authenticator, clock, metrics)
-    callers, attempts = _callers(settings, database, peppers, metrics), SignInAttempts(database)
+    callers = _callers(settings, admin_database, peppers, clock, metrics)
+    attempts = SignInAttempts(admin_database)
     sender = _sender(settings, database, vault, metrics)
     return Runtime(
         settings=settings,
@@ -126,6 +123,7 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
         tracing=tracing.begin(settings.tracing.endpoint, settings.tracing.sample),
         siblings=Siblings(seat),
         database=database,
+        admin_database=admin_database,
         cache=cache,
         events=events,
         limits=limits,
@@ -176,12 +174,23 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
         sign_in_attempts=attempts,
         oidc=OidcSignIn(_provider(settings, clock), callers, attempts, peppers, clock),
         admin_api=AdminApi(
-            database=database,
+            database=admin_database,
             peppers=peppers,
             vault=vault,
             clock=clock,
             changed=Announcements(authenticator, pool, events),
         ),
+    )
+
+
+def _database(settings: Settings, connections: int) -> Database:
+    own = settings.database
+    return Database(
+        own.url,
+        pool_size=connections,
+        pool_wait=own.pool_wait,
+        statement_timeout=own.statement_timeout,
+        lock_timeout=own.lock_timeout,
     )
 
 
@@ -199,7 +208,9 @@ def upstream_client(settings: Settings, spool: SpoolBudget) -> UpstreamClient:
     )
 
 
-def _callers(settings: Settings, database: Database, peppers: Peppers, metrics: Metrics) -> Callers:
+def _callers(
+    settings: Settings, database: Database, peppers: Peppers, clock: Clock, metrics: Metrics
+) -> Callers:
     admin, secret = settings.admin, settings.admin.bootstrap_token
     bootstrap = None if secret is None else secret.get_secret_value()
     sessions = AdminSessions(
@@ -209,7 +220,7 @@ def _callers(settings: Settings, database: Database, peppers: Peppers, metrics: 
         bootstrap=bootstrap_digests(peppers, bootstrap),
         issuer=admin.oidc_issuer,
     )
-    tokens = AdminTokens(database, peppers, bootstrap)
+    tokens = AdminTokens(database, peppers, bootstrap, clock)
     return Callers(tokens, sessions, metrics, settings.server.public_url)
 
 

@@ -155,6 +155,11 @@ def conflict(message: str, reason: str) -> GatewayError:
     return GatewayError(409, "conflict_error", reason, message)
 
 
+def conflict_for_now(message: str, reason: str) -> GatewayError:
+    """409 of the admin API: something that runs once at a time is running; nothing was changed."""
+    return GatewayError(409, "conflict_error", reason, message, retry=True, headers={"retry-after": "5"})
+
+
 def idempotency_in_progress() -> GatewayError:
     """409: the first call with this Idempotency-Key has not ended."""
     return GatewayError(

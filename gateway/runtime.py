@@ -73,6 +73,7 @@ class Runtime:
     tracing: Tracing
     siblings: Siblings
     database: Database
+    admin_database: Database
     cache: CacheClient
     events: Events
     limits: Limits
@@ -108,6 +109,7 @@ class Runtime:
             self.tracing.open()
             stack.push_async_callback(asyncio.to_thread, self.tracing.close)
             stack.push_async_callback(self.database.close)
+            stack.push_async_callback(self.admin_database.close)
             stack.push_async_callback(self.cache.close)
             await self.client.open()
             stack.push_async_callback(self.client.close)

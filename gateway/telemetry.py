@@ -306,7 +306,7 @@ class Metrics:
         )
         self.database_connections = Gauge(
             "gateway_database_connections",
-            "Connections to Postgres of this process: in_use, or free to be taken.",
+            "Connections to Postgres that paid calls take, of this process: in_use, or free to be taken.",
             ("state",),
             registry=self.registry,
         )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Row, Update, or_, select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
-from gateway.access.key_format import ADMIN_TOKEN, Peppers, make, parse
-from gateway.access.signatures import Used, sign_anew
+from gateway.access.key_format import ADMIN_TOKEN, ParsedKey, Peppers, make, parse
+from gateway.access.signatures import Used
+from gateway.access.uses import Uses
+from gateway.clock import Clock, SystemClock
 from gateway.db import audit
 from gateway.db.engine import Database
 from gateway.db.paging import Keyset, Page, PageOf
@@ -22,7 +24,6 @@ from gateway.db.tables import NOW, admin_sessions, admin_tokens
 from gateway.ids import uuid7
 
 Role = Literal["admin", "viewer"]
-USE_IS_NOTED_EVERY = timedelta(minutes=1)
 _COLUMNS = [column for column in admin_tokens.c if column.name not in {"digest", "pepper"}]
 _ORDER = Keyset("admin_tokens", admin_tokens.c.id)
 
@@ -67,10 +68,13 @@ class IssuedToken:
 class AdminTokens:
     """Turns what a caller sends into a principal. Nothing is cached: a revoked token stops at once."""
 
-    def __init__(self, database: Database, peppers: Peppers, bootstrap: str | None) -> None:
+    def __init__(
+        self, database: Database, peppers: Peppers, bootstrap: str | None, clock: Clock | None = None
+    ) -> None:
         self._database = database
         self._peppers = peppers
         self._bootstrap = None if bootstrap is None else bootstrap.encode()
+        self._uses = Uses(admin_tokens, peppers, clock or SystemClock())
 
     async def authenticate(self, authorization: Sequence[str]) -> AdminPrincipal:
         """The principal of the request's Authorization headers; 401 unless there is exactly one good one."""
@@ -87,9 +91,9 @@ class AdminTokens:
 
     async def principal_of(self, token: bytes) -> AdminPrincipal | None:
         """The principal this token's bytes stand for, None when it is unknown or revoked."""
-        if self._bootstrap is not None and hmac.compare_digest(token, self._bootstrap):
+        if self._is_bootstrap(token):
             return AdminPrincipal("bootstrap", "admin", "the bootstrap token")
-        parsed = parse(token.decode("ascii", "replace"), ADMIN_TOKEN)
+        parsed = _parsed(token)
         if parsed is None:
             return None
         digests = self._peppers.digests(parsed.text)
@@ -100,11 +104,16 @@ class AdminTokens:
             row = (await connection.execute(query)).one_or_none()
             if row is None:
                 return None
-            await connection.execute(_noted_use(row.id))
-            if row.pepper != self._peppers.names[0]:
-                used = Used(row.id, bytes(row.digest), row.pepper)
-                await sign_anew(connection, admin_tokens, used, digests, self._peppers)
+            used = Used(row.id, bytes(row.digest), row.pepper)
+            await self._uses.note(connection, used, digests, due=True)
         return AdminPrincipal(f"admin-token:{row.id}", row.role, row.name, row.id)
+
+    def may_be_one(self, token: bytes) -> bool:
+        """Whether these bytes have a token's shape and checksum: what has not was never one, and costs no query."""
+        return self._is_bootstrap(token) or _parsed(token) is not None
+
+    def _is_bootstrap(self, token: bytes) -> bool:
+        return self._bootstrap is not None and hmac.compare_digest(token, self._bootstrap)
 
 
 async def issue(
@@ -159,13 +168,8 @@ async def _record(
     )
 
 
-def _noted_use(token_id: UUID) -> Update:
-    last = admin_tokens.c.last_used_at
-    return (
-        admin_tokens.update()
-        .where(admin_tokens.c.id == token_id, or_(last.is_(None), last < NOW - USE_IS_NOTED_EVERY))
-        .values(last_used_at=NOW)
-    )
+def _parsed(token: bytes) -> ParsedKey | None:
+    return parse(token.decode("ascii", "replace"), ADMIN_TOKEN)
 
 
 def _uuid(text: str) -> UUID:

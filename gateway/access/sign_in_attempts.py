@@ -1,8 +1,8 @@
 """How often a client may try to sign in: failures are counted in Postgres, so all processes count together.
 
-A token has more than 190 random bits, so no count keeps it from being guessed; the limit bounds what guessing costs us,
-and keeps it from filling the audit. It must not become a way to lock people out: each address has its own count, and
-while the whole world fails, an address that has not failed yet still has its first tries.
+A token has 190 random bits, so no count is needed to keep it from being guessed; the limit bounds what guessing costs
+us. It must not become a way to lock people out: each address has its own count, and a good token is never asked for it.
+What failures write into the audit, which is kept for ever, is bounded over all addresses.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from sqlalchemy import case, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
 from gateway.access.principal import Address
@@ -22,8 +23,10 @@ from gateway.db.tables import NOW, sign_in_attempts, used_sign_in_states
 
 WINDOW = timedelta(minutes=15)
 FAILURES = 10  # of one address in a window
-EVERYBODYS_FAILURES = 500  # in a window; beyond it an address has FAILURES_UNDER_ATTACK
-FAILURES_UNDER_ATTACK = 2
+AUDITED = (
+    100  # failures of everybody in a window that are in the audit; beyond it only the metric counts them
+)
+AUDIT = "audit entries"  # counted beside the addresses, and none of them
 STATES_ARE_KEPT = timedelta(hours=1)
 _ROW = sign_in_attempts.c
 
@@ -37,26 +40,8 @@ class SignInAttempts:
     async def take(self, client: Address | None) -> int:
         """Counts one more failure of this client and answers its number; GatewayError 429 when it has none left."""
         name = counted_as(client)
-        over = _ROW.began_at <= NOW - WINDOW
         async with self._database.autocommit() as connection:
-            everybody = await connection.scalar(
-                select(func.coalesce(func.sum(_ROW.failures), 0)).where(_ROW.began_at > NOW - WINDOW)
-            )
-            limit = FAILURES if (everybody or 0) < EVERYBODYS_FAILURES else FAILURES_UNDER_ATTACK
-            statement = (
-                insert(sign_in_attempts)
-                .values(address=name, failures=1)
-                .on_conflict_do_update(
-                    index_elements=[_ROW.address],
-                    set_={
-                        "failures": case((over, 1), else_=_ROW.failures + 1),
-                        "began_at": case((over, NOW), else_=_ROW.began_at),
-                    },
-                    where=or_(over, _ROW.failures < limit),
-                )
-                .returning(_ROW.failures)
-            )
-            number: int | None = await connection.scalar(statement)
+            number = await _count(connection, name, FAILURES)
             if number is not None:
                 return number
             left = await connection.scalar(
@@ -79,10 +64,12 @@ class SignInAttempts:
             )
 
     async def refused(self, client: Address | None, number: int, why: str) -> None:
-        """Writes the first and the last failure of a client into the audit; those between add nothing."""
+        """Writes the first and the last failure of a client into the audit, while it has not had enough of them."""
         if number not in (1, FAILURES):
             return
         async with self._database.transaction() as connection:
+            if await _count(connection, AUDIT, AUDITED) is None:
+                return
             await audit.write(
                 connection,
                 actor="anonymous",
@@ -106,6 +93,26 @@ class SignInAttempts:
             await connection.execute(sign_in_attempts.delete().where(_ROW.began_at <= NOW - WINDOW))
             used = used_sign_in_states
             await connection.execute(used.delete().where(used.c.used_at <= NOW - STATES_ARE_KEPT))
+
+
+async def _count(connection: AsyncConnection, name: str, limit: int) -> int | None:
+    """Counts one more under this name and answers its number in the window, None when it would be beyond the limit."""
+    over = _ROW.began_at <= NOW - WINDOW
+    statement = (
+        insert(sign_in_attempts)
+        .values(address=name, failures=1)
+        .on_conflict_do_update(
+            index_elements=[_ROW.address],
+            set_={
+                "failures": case((over, 1), else_=_ROW.failures + 1),
+                "began_at": case((over, NOW), else_=_ROW.began_at),
+            },
+            where=or_(over, _ROW.failures < limit),
+        )
+        .returning(_ROW.failures)
+    )
+    number: int | None = await connection.scalar(statement)
+    return number
 
 
 def counted_as(client: Address | None) -> str:

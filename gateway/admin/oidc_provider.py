@@ -1,18 +1,19 @@
-"""An OpenID Connect provider: its discovery document and keys, kept for an hour; codes exchanged for who it is.
+"""An OpenID Connect provider: its discovery document and keys, see oidc_documents; codes exchanged for who it is.
 
 Nothing of it is asked at the start, and a provider that is down stops nothing but signing in with it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
-from urllib.parse import quote_plus, urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode
 
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
+from gateway.admin.oidc_documents import Documents, checked_discovery, checked_keys
 from gateway.admin.oidc_http import ProviderHttp
 from gateway.admin.oidc_terms import (
     Identity,
@@ -26,9 +27,6 @@ from gateway.admin.oidc_terms import (
 from gateway.admin.oidc_tokens import UnknownKeyError, verified
 from gateway.clock import Clock
 
-KEPT_SECONDS = 3600.0
-ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-
 
 class OidcProvider:
     """The provider of `options.issuer`."""
@@ -37,8 +35,7 @@ class OidcProvider:
         self.options = options
         self._http = http
         self._clock = clock
-        self._kept: dict[str, tuple[float, dict[str, Any]]] = {}
-        self._asking = asyncio.Lock()
+        self._documents = Documents(http.get, clock)
 
     async def authorization_url(self, secrets: Secrets) -> str:
         """Where the browser goes, with PKCE's challenge."""
@@ -77,8 +74,8 @@ class OidcProvider:
     async def _claims(self, jwks_uri: str, token: str, nonce: str, access: str | None) -> dict[str, Any]:
         """The token's claims; keys that do not hold its own are read once more, since providers replace them."""
         for again in (False, True):
-            keys = await self._document(jwks_uri, again=again)
-            listed = [key for key in keys.get("keys", ()) if isinstance(key, dict)]
+            keys = await self._documents.get(jwks_uri, checked_keys, again=again)
+            listed = [key for key in keys["keys"] if isinstance(key, dict)]
             try:
                 return verified(token, listed, self.options, nonce, access, self._clock.now().timestamp())
             except UnknownKeyError:
@@ -111,28 +108,5 @@ class OidcProvider:
 
     async def _discovered(self) -> dict[str, Any]:
         issuer = self.options.issuer
-        found = await self._document(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-        if found.get("issuer") != issuer:
-            raise ProviderError(
-                f"the discovery document is not that of {issuer}: admin.oidc_issuer must be its 'issuer'"
-            )
-        for name in ENDPOINTS:
-            parts = urlsplit(found[name]) if isinstance(found.get(name), str) else None
-            if parts is None or not parts.hostname or parts.scheme not in ("https", urlsplit(issuer).scheme):
-                raise ProviderError(f"the discovery document has no usable {name}")
-        return found
-
-    async def _document(self, url: str, *, again: bool = False) -> dict[str, Any]:
-        """A document of the provider, at most an hour old; older while it cannot be asked. One look at a time."""
-        async with self._asking:
-            read, kept = self._kept.get(url, (0.0, None))
-            if kept is not None and not again and self._clock.monotonic() < read + KEPT_SECONDS:
-                return kept
-            try:
-                found = await self._http.get(url)
-            except ProviderError:
-                if kept is None or again:
-                    raise
-                return kept
-            self._kept[url] = (self._clock.monotonic(), found)
-            return found
+        url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        return await self._documents.get(url, partial(checked_discovery, issuer))

@@ -68,13 +68,17 @@ class Login:
             await see_other(send, target, [jar.set(jar.session, value)])
 
     async def _who(self, token: str, client: Address | None) -> AdminPrincipal | None:
-        """Whose token this is. A try counts before it is made, so that many at once are no more than the limit."""
-        number = await self._attempts.take(client)
-        who = await self._callers.tokens.principal_of(token.encode())
+        """Whose token this is: a good one signs in however often others have failed, and only a wrong one counts.
+
+        What cannot be a token costs no query, so it does not count either. GatewayError 429 for one wrong too many.
+        """
+        known, given = self._callers.tokens, token.encode()
+        if not known.may_be_one(given):
+            return None
+        who = await known.principal_of(given)
         if who is None:
+            number = await self._attempts.take(client)
             await self._attempts.refused(client, number, "unknown token")
-        else:
-            await self._attempts.give_back(client)
         return who
 
     async def _form(

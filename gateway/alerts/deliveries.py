@@ -27,6 +27,7 @@ from gateway.ids import lowest_uuid7, uuid7
 
 DeliveryState = Literal["pending", "delivered", "failed"]
 LEASE_SECONDS = 30.0  # beyond the longest send
+SHARE = 2
 LONGEST_ERROR = 500
 _ROW = alert_deliveries.c
 _ORDER = Keyset("alert_deliveries", _ROW.id)
@@ -138,8 +139,12 @@ async def page(
 
 
 async def claim(connection: AsyncConnection, most: int) -> list[Claimed]:
-    """What is due and nobody is sending, the longest due first, for `LEASE_SECONDS`; one statement."""
-    values = {"most": most, "lease": timedelta(seconds=LEASE_SECONDS)}
+    """What is due and nobody is sending, the longest due first, for `LEASE_SECONDS`; one statement.
+
+    Of a webhook no more than `SHARE` are under way at once (in each process, at worst): a receiver that hangs holds up
+    none but its own messages.
+    """
+    values = {"most": most, "share": SHARE, "lease": timedelta(seconds=LEASE_SECONDS)}
     return [Claimed(**row._mapping) for row in await connection.execute(_CLAIM, values)]
 
 
@@ -232,11 +237,17 @@ ON CONFLICT (alert_id, webhook_id, event) DO NOTHING
 _CLAIM = text("""
 UPDATE alert_deliveries d SET leased_until = now() + :lease, tries = d.tries + 1
 FROM (
-    SELECT p.id FROM alert_deliveries p
-    WHERE p.state = 'pending' AND p.next_try_at <= now() AND (p.leased_until IS NULL OR p.leased_until <= now())
-    ORDER BY p.next_try_at LIMIT :most
-    FOR UPDATE SKIP LOCKED
-) due, webhooks w
-WHERE d.id = due.id AND w.id = d.webhook_id
-RETURNING d.id, d.webhook_id, w.url, w.secret, d.body, d.tries
+    SELECT one.id, w.url, w.secret FROM webhooks w CROSS JOIN LATERAL (
+        SELECT p.id, p.next_try_at FROM alert_deliveries p
+        WHERE p.webhook_id = w.id AND p.state = 'pending' AND p.next_try_at <= now()
+          AND (p.leased_until IS NULL OR p.leased_until <= now())
+        ORDER BY p.next_try_at
+        LIMIT greatest(0, :share - (SELECT count(*) FROM alert_deliveries b
+                                    WHERE b.webhook_id = w.id AND b.state = 'pending' AND b.leased_until > now()))
+        FOR UPDATE SKIP LOCKED
+    ) one
+    ORDER BY one.next_try_at LIMIT :most
+) due
+WHERE d.id = due.id
+RETURNING d.id, d.webhook_id, due.url, due.secret, d.body, d.tries
 """)

@@ -31,6 +31,15 @@ _METADATA = (
     ipaddress.ip_network("169.254.0.0/16"),
     ipaddress.ip_network("fe80::/10"),
     ipaddress.ip_network("fd00:ec2::254/128"),
+    ipaddress.ip_network("fd20:ce::254/128"),
+    ipaddress.ip_network("100.100.100.200/32"),
+    ipaddress.ip_network("168.63.129.16/32"),
+)
+# Networks whose last 32 bits are an IPv4 address: mapped, compatible, NAT64.
+_EMBEDDING = tuple(
+    map(
+        ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")
+    )
 )
 
 
@@ -99,18 +108,25 @@ def checked_url(text: str) -> str:
 
 def is_metadata(host: str) -> bool:
     """Whether this is an IP address that is never sent to: link-local ones and those of cloud metadata."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    address = _address(host.rstrip("."))
+    if address is None:
         return False
-    inner = (getattr(address, "ipv4_mapped", None), getattr(address, "sixtofour", None))
-    return any(
-        one in network
-        for one in (address, *inner)
-        if one is not None
-        for network in _METADATA
-        if one.version == network.version
-    )
+    meant: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [address]
+    if isinstance(address, ipaddress.IPv6Address):
+        if any(address in network for network in _EMBEDDING):
+            meant.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.sixtofour is not None:
+            meant.append(address.sixtofour)
+    return any(one in network for one in meant for network in _METADATA if one.version == network.version)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address written here; None for names, and for the old ways to write one (`0xa9fea9fe`), which are looked up
+    like names."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 def origin(url: str) -> str:

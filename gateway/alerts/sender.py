@@ -1,12 +1,14 @@
 """Sends deliveries to their webhooks. Runs in every process; a row is claimed by one of them at a time.
 
-It speaks to addresses an admin has chosen: no redirect is followed, no answer is kept but the beginning of a refusal,
-and connections go to the very addresses that were checked, so no name leads to a link-local or metadata address.
+It speaks to addresses an admin has chosen: no redirect is followed, of an answer only its status is kept, and
+connections go to the very addresses that were checked, so no name leads to a link-local or metadata address. A proxy
+looks names up itself, though: then it is the proxy that has to refuse what has changed since it was checked here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -32,7 +34,6 @@ TIMEOUT_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 BATCH = 20
 GONE = 410
-SHOWN_BYTES = 2048  # of a refusal
 
 
 class Sender:
@@ -57,7 +58,8 @@ class Sender:
         self._random = Random()  # noqa: S311 - spreads load, guards nothing
         self._woken = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
-        self._sending: asyncio.Task[int] | None = None
+        self._starting: asyncio.Task[list[asyncio.Task[None]]] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
         """There is something to send."""
@@ -66,35 +68,49 @@ class Sender:
     async def run(self) -> None:
         """Sends what is due, for ever; trouble is logged and tried again."""
         while True:
-            self._sending = asyncio.create_task(self.once())
+            self._starting = asyncio.create_task(self._start())
             try:
-                # Cancelled, the sends under way still end and are written down, see `close`.
-                full = await asyncio.shield(self._sending) == BATCH
+                # Cancelled, what is claimed is still sent and written down, see `close`.
+                await asyncio.shield(self._starting)
             except GatewayError as error:
                 log.warning("deliveries wait", extra={"reason": error.reason})
-                full = False
             except Exception:
                 log.exception("deliveries wait")
-                full = False
-            if not full:
-                await self._pause()
+            await self._pause()
 
     async def once(self) -> int:
-        """Sends what is due now, at most `BATCH` at once; how many tries that was."""
-        async with self._database.autocommit() as connection:
-            claimed = await deliveries.claim(connection, BATCH)
-        results = await asyncio.gather(*map(self._deliver, claimed), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return len(claimed)
+        """Sends what is due now, as much as may be under way at once, to its end; how many tries that was."""
+        started = await self._start()
+        await asyncio.gather(*started)
+        return len(started)
 
     async def close(self) -> None:
         """Lets what is being sent end, then hangs up."""
-        if self._sending is not None and not self._sending.done():
-            await asyncio.wait({self._sending}, timeout=TIMEOUT_SECONDS + CONNECT_SECONDS)
+        if self._starting is not None and not self._starting.done():
+            await asyncio.wait({self._starting}, timeout=CONNECT_SECONDS)
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=TIMEOUT_SECONDS + CONNECT_SECONDS)
         if self._session is not None:
             await self._session.close()
+
+    async def _start(self) -> list[asyncio.Task[None]]:
+        """Claims what there is room for and begins to send it; its ends wake whoever waits for room."""
+        room = BATCH - len(self._sending)
+        if room <= 0:
+            return []
+        async with self._database.autocommit() as connection:
+            claimed = await deliveries.claim(connection, room)
+        started = [asyncio.create_task(self._deliver(one)) for one in claimed]
+        for task in started:
+            self._sending.add(task)
+            task.add_done_callback(self._ended)
+        return started
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        self._woken.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a delivery's outcome was not written down", exc_info=error)
 
     async def _pause(self) -> None:
         try:
@@ -125,36 +141,40 @@ class Sender:
             return self._failed(claimed, None, "no master key opens the webhook's secret")
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                status, text = await self._post(claimed, secret)
+                status = await self._post(claimed, secret)
         except TimeoutError:
             return self._failed(claimed, None, f"no answer within {TIMEOUT_SECONDS:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return self._failed(claimed, None, _reason(error))
         if 200 <= status < 300:
             return Sent(delivered=True, status=status)
-        shown = text.replace(secret, "[secret]").replace(
-            secret.removeprefix(messages.SECRET_PREFIX), "[secret]"
-        )
-        return self._failed(claimed, status, f"answered {status}: {shown}" if shown else f"answered {status}")
+        # Its words stay there: an address may be one that viewers could not read from themselves.
+        return self._failed(claimed, status, f"answered {status}")
 
     def _failed(self, claimed: Claimed, status: int | None, error: str) -> Sent:
         wait = None if status == GONE else messages.wait_after(claimed.tries, self._random.random())
         return Sent(delivered=False, status=status, error=error, wait=wait)
 
-    async def _post(self, claimed: Claimed, secret: str) -> tuple[int, str]:
-        """The answer's status and, of a refusal, its beginning as printable text."""
+    async def _post(self, claimed: Claimed, secret: str) -> int:
+        """The answer's status."""
         host = urlsplit(claimed.url).hostname or ""
         if messages.is_metadata(host):
             raise ForbiddenAddressError
         headers = messages.headers(claimed.id, secret, claimed.body, int(time.time()))
         proxy = _proxy_for(claimed.url, self._proxy)
+        if proxy is not None:
+            await self._check_name(host)
         async with self._open().post(
             claimed.url, data=claimed.body.encode(), headers=headers, proxy=proxy, allow_redirects=False
         ) as answer:
-            if 200 <= answer.status < 300:
-                return answer.status, ""
-            raw = await answer.content.read(SHOWN_BYTES)
-            return answer.status, _printable(raw)
+            return answer.status
+
+    async def _check_name(self, host: str) -> None:
+        """A proxy looks names up itself. What is known of them here is checked; some are known to it alone."""
+        with contextlib.suppress(socket.gaierror):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            if any(messages.is_metadata(str(address[0])) for *_, address in found):
+                raise ForbiddenAddressError
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -209,11 +229,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return "no connection"
     return f"no usable answer ({type(error).__name__})"
-
-
-def _printable(raw: bytes) -> str:
-    text = raw.decode("utf-8", "replace")
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _proxy_for(url: str, configured: str | None) -> str | None:

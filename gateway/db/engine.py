@@ -48,14 +48,14 @@ class Database:
 
         Raises GatewayError 503 when Postgres cannot be asked; lets IntegrityError through.
         """
-        with _translated():
+        with translated():
             async with self._engine.begin() as connection:
                 yield connection
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which every statement commits alone: reads, and verbs of one statement."""
-        with _translated():
+        with translated():
             async with self._engine.connect() as connection:
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -123,7 +123,8 @@ def _silent() -> errors.GatewayError:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """What the driver raises inside, as this module's errors; `Database`'s connections have it around them already."""
     try:
         yield
     except exc.IntegrityError:

@@ -132,7 +132,7 @@ admin_sessions = Table(
 sign_in_attempts = Table(  # failed ones, by client
     "sign_in_attempts",
     metadata,
-    Column("address", Text, primary_key=True),  # IPv6: its /64
+    Column("address", Text, primary_key=True),  # IPv6: its /64; or what else they fill
     Column("failures", Integer, nullable=False),
     _moment("began_at", now=True),
     postgresql_with={"fillfactor": "50"},

@@ -53,6 +53,11 @@ class Settings(BaseModel):
     warnings: tuple[str, ...] = Field(default=(), description="What works and is probably not meant.")
 
     @property
+    def database_connections(self) -> int:
+        """Connections to Postgres that one process may open: those of paid calls, and those of the admin side."""
+        return self.database.pool_size + ADMIN_CONNECTIONS
+
+    @property
     def upstream_connections(self) -> int:
         """Connections to Pixapi of one process: `upstream.max_connections`, or its default."""
         return self.upstream.max_connections or self.server.max_paid_in_flight + 100
@@ -86,6 +91,7 @@ AT_MOST = (
 
 
 # Signing in with a provider takes all of these, and the groups that may.
+ADMIN_CONNECTIONS = 3  # of the admin side, in each process, besides database.pool_size
 OIDC = ("admin.oidc_issuer", "admin.oidc_client_id", "admin.oidc_client_secret")
 OIDC_GROUPS = ("admin.oidc_admin_groups", "admin.oidc_viewer_groups")
 

@@ -133,7 +133,9 @@ class Database(Section):
         description="Address of the Postgres database. Required.",
         examples=["postgresql+psycopg://user:password@localhost:5432/gateway"],
     )
-    pool_size: int = Field(default=10, ge=1, le=1_000, description="Connections of one process.")
+    pool_size: int = Field(
+        default=10, ge=1, le=1_000, description="Connections of one process, besides 3 of the admin side."
+    )
     pool_wait: float = Field(default=1, ge=0.01, le=60, description="Seconds to wait for a free connection.")
     statement_timeout: float = Field(
         default=2, ge=0.01, le=600, description="Seconds one statement of a request may take."

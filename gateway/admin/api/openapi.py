@@ -48,7 +48,7 @@ _FAILURES = {
     401: "No admin token, or none that works",
     403: "The token's role may not do this",
     404: "There is no such object",
-    409: "The change contradicts what is stored",
+    409: "The change contradicts what is stored, or what runs once at a time is running",
     413: "The body is too long",
     415: "The body is not JSON",
     503: "The gateway's database cannot be asked",
@@ -109,7 +109,7 @@ def _operation(route: AdminRoute, answer: dict[str, Any]) -> dict[str, Any]:
 
 def failures(route: AdminRoute) -> list[int]:
     """The statuses of the failures a row can answer, 5xx apart but for 503."""
-    found = {400, 401, 503}
+    found = {400, 401, 503} | route.failures
     if route.role != "viewer" or route.method != "GET":
         found |= {403}
     if "{" in route.path or {"team", "webhook"} & route.query.model_fields.keys():

@@ -132,7 +132,7 @@ ROUTES: tuple[AdminRoute, ...] = (
     AdminRoute("GET", "/requests/{request_id}/explain", "viewer", explain.explain, ExplainAnswer,
                "Tell what became of a request id"),
     AdminRoute("GET", "/ledger/verify", "viewer", ledger.verify, ProofAnswer,
-               "Compare entries, counters, holds, usage and task costs"),
+               "Compare entries, counters, holds, usage and task costs", failures=frozenset({409})),
     AdminRoute("POST", "/ledger/repair", "admin", ledger.repair, RepairAnswer,
                "Rebuild counters and usage from entries and holds"),
     AdminRoute("GET", "/audit", "viewer", audit.page, Listing[AuditAnswer], "List who changed what",

@@ -77,7 +77,7 @@ def server(found: Server, settings: Settings) -> list[Check]:
     if found.superuser:
         advice = "give the gateway a login of its own: a superuser can switch the ledger's triggers off"
         wrong.append(warn(name, f"Postgres {major}; the login is a superuser", advice))
-    wanted = settings.database.pool_size * settings.server.workers
+    wanted = settings.database_connections * settings.server.workers
     if 0 <= found.connections < wanted:
         text = f"takes {found.connections} connections, and {settings.server.workers} processes want {wanted}"
         wrong.append(warn(name, text, "raise max_connections, or lower database.pool_size"))

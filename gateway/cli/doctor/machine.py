@@ -37,7 +37,7 @@ class Spool:
 def files(soft: int, hard: int, settings: Settings) -> Check:
     """Whether a process may open two sockets for each paid call, and its connections to the databases."""
     paid = settings.server.max_paid_in_flight
-    needed = paid * 2 + settings.database.pool_size + SPARE_FILES
+    needed = paid * 2 + settings.database_connections + SPARE_FILES
     unlimited = resource.RLIM_INFINITY
     if hard == unlimited or hard >= needed:
         shown = "no limit" if hard == unlimited else f"up to {hard}"
@@ -46,7 +46,7 @@ def files(soft: int, hard: int, settings: Settings) -> Check:
         "open files",
         f"at most {hard}, and {paid} paid calls at a time need {needed}",
         f"raise the limit (LimitNOFILE={needed}, ulimits: nofile) or lower server.max_paid_in_flight to "
-        f"{max(1, (hard - settings.database.pool_size - SPARE_FILES) // 2)}",
+        f"{max(1, (hard - settings.database_connections - SPARE_FILES) // 2)}",
     )
 
 

@@ -56,6 +56,21 @@ async def test_a_crossing_is_resolved_and_raised_again(alerting: Alerting) -> No
     assert await alerting.one.kinds() == ([], ["quota_threshold"])
 
 
+async def test_a_quota_s_alert_stays_for_a_while_and_use_near_its_mark_renews_it(alerting: Alerting) -> None:
+    _, quota = await alerting.team()
+    await alerting.use(quota, 60)
+    assert await alerting.one.kinds() == (["quota_threshold"], [])
+    await alerting.use(quota, 1)
+    assert await alerting.one.kinds() == ([], [])
+    await alerting.run("UPDATE alerts SET seen_at = now() - interval '950 seconds'")
+    await alerting.use(quota, 46)
+    assert await alerting.other.kinds() == ([], [])
+    await alerting.use(quota, 1)
+    assert await alerting.one.kinds() == ([], []), "it was there a moment ago"
+    await alerting.run("UPDATE alerts SET seen_at = now() - interval '961 seconds'")
+    assert await alerting.one.kinds() == ([], ["quota_threshold"])
+
+
 async def test_a_process_that_dies_in_between_neither_loses_nor_doubles(
     alerting: Alerting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,7 +200,7 @@ async def test_old_alerts_and_deliveries_are_deleted(alerting: Alerting) -> None
     _, quota = await alerting.team()
     await alerting.use(quota, 60)
     await alerting.one.judge()
-    await alerting.use(quota, 0)
+    await alerting.run("DELETE FROM quotas")
     await alerting.one.judge()
     assert len(await alerting.deliveries()) == 2
     test = uuid7(1_700_000_000_000)

@@ -76,6 +76,7 @@ async def sites(module_database_url: str) -> AsyncIterator[Sites]:
                 environment[f"GATEWAY_{name.upper()}"] = value
             runtime = build(load(CONFIG, {name: value for name, value in environment.items() if value}))
             stack.push_async_callback(runtime.database.close)
+            stack.push_async_callback(runtime.admin_database.close)
             stack.push_async_callback(runtime.cache.close)
             app = build_app(runtime)
             base = flags.get("server__public_url", "http://gateway.test")

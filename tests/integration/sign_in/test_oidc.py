@@ -289,7 +289,7 @@ async def test_new_keys_of_the_provider_are_read_once(site: Site, provider: Fake
 
 
 async def test_a_provider_that_is_down_stops_only_signing_in_with_it(
-    site: Site, provider: FakeProvider
+    site: Site, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.down = True
     answer = await site.browser().get(START)
@@ -298,6 +298,11 @@ async def test_a_provider_that_is_down_stops_only_signing_in_with_it(
     browser = await site.signed_in((await site.token("viewer")).secret)
     assert (await browser.get(API)).status_code == 200
     provider.down = False
+    asked = len(provider.asked)
+    assert (await site.browser().get(START)).status_code == 503, "remembered for a moment"
+    assert len(provider.asked) == asked
+    documents = vars(site.runtime.oidc.known())["_documents"]
+    monkeypatch.setattr(documents, "_clock", Ahead(timedelta(seconds=11)))
     known = site.browser()
     query = provider.authorize((await known.get(START)).headers["location"])
     provider.down = True

@@ -111,3 +111,9 @@ def test_secrets_are_only_in_the_answers_that_issue_one(row: Any) -> None:
 
 def test_the_document_is_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(DOCUMENT)) == DOCUMENT
+
+
+def test_the_proof_may_be_running() -> None:
+    responses = DOCUMENT["paths"][f"{PREFIX}/ledger/verify"]["get"]["responses"]
+    assert {"200", "409"} <= set(responses)
+    assert "409" not in DOCUMENT["paths"][f"{PREFIX}/holds"]["get"]["responses"]

@@ -117,7 +117,13 @@ def test_addresses_that_cannot(url: str) -> None:
 @pytest.mark.parametrize(
     ("host", "refused"),
     [("169.254.0.1", True), ("fe80::1%eth0", True), ("::ffff:169.254.1.1", True), ("10.0.0.1", False),
-     ("127.0.0.1", False), ("169.253.0.1", False), ("a-name", False)],
+     ("127.0.0.1", False), ("169.253.0.1", False), ("a-name", False),
+     ("fd20:ce::254", True), ("fd00:ec2::254", True), ("100.100.100.200", True), ("168.63.129.16", True),
+     ("64:ff9b::a9fe:a9fe", True), ("64:ff9b::100.100.100.200", True), ("64:ff9b:1::a9fe:a9fe", True),
+     ("::ffff:168.63.129.16", True), ("::ffff:100.100.100.200", True), ("::169.254.169.254", True),
+     ("2002:a9fe:a9fe::1", True), ("169.254.169.254.", True),
+     ("64:ff9b::a00:1", False), ("::ffff:10.0.0.1", False), ("::1", False), ("100.100.100.201", False),
+     ("fd20:ce::255", False), ("", False)],
 )  # fmt: skip
 def test_metadata_addresses(host: str, refused: bool) -> None:
     assert messages.is_metadata(host) == refused

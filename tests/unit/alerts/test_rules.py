@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.alerts.facts import (
@@ -79,12 +79,16 @@ class Watcher:
         return [_named(one) for one in ruling.raised], [_named(alert) for alert in resolved]
 
     def use(
-        self, settled: float, held: float = 0.0, limit: float = 100.0, *, after: float = 5.0, enforce: bool = True
+        self,
+        settled: float,
+        held: float = 0.0,
+        limit: float = 100.0,
+        *,
+        after: float = 5.0,
+        enforce: bool = True,
     ) -> tuple[list[str], list[str]]:
         micro = [round(amount * MICRO) for amount in (settled, held, limit)]
-        quota = replace(
-            QUOTA, settled=micro[0], held=micro[1], limit=micro[2], ends_at=None, enforce=enforce
-        )
+        quota = replace(QUOTA, settled=micro[0], held=micro[1], limit=micro[2], ends_at=None, enforce=enforce)
         return self.see(Snapshot(now=START, quotas=(quota,)), after)
 
 
@@ -210,6 +214,7 @@ def test_a_projection_near_the_limit_does_not_flap() -> None:
     assert seen == ["quota_projected_overrun"]
 
 
+@settings(deadline=None)
 @given(
     uses=st.lists(
         st.tuples(
