@@ -8,7 +8,6 @@ import re
 import secrets
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.e2e.forked import Forked
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
@@ -27,7 +28,7 @@ class Process:
     """A child process that printed its address."""
 
     base: str
-    child: subprocess.Popen[bytes]
+    child: Forked
     log: Path
 
     @property
@@ -54,17 +55,11 @@ class Process:
 def running(
     arguments: list[str], address: re.Pattern[str], environment: Mapping[str, str] | None = None
 ) -> Iterator[Process]:
-    """Runs `python …` until the block ends; `address` finds its base URL in what it prints."""
+    """Runs `python -m …` until the block ends; `address` finds its base URL in what it prints."""
     with tempfile.TemporaryDirectory(prefix="pxg-e2e-") as folder:
         log = Path(folder) / "output.log"
-        with log.open("wb") as output:
-            child = subprocess.Popen(
-                [sys.executable, *arguments],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **(environment or {})},
-            )
+        log.touch()
+        child = Forked(arguments[0], arguments[1:], {**os.environ, **(environment or {})}, log)
         process = Process("", child, log)
         try:
             process.base = _address(process, address)
@@ -89,7 +84,7 @@ def sandbox(*flags: str) -> Iterator[Process]:
     """A simulated Pixapi, twenty times as fast as the real one unless told otherwise."""
     speed = [] if "--speed" in flags else ["--speed", "20"]
     with running(
-        ["-m", "gateway.sandbox", "--port", "0", *speed, *flags], re.compile(r"ready on (http://\S+)")
+        ["gateway.sandbox", "--port", "0", *speed, *flags], re.compile(r"ready on (http://\S+)")
     ) as process:
         yield process
 
@@ -174,9 +169,7 @@ def gateway(
 @contextlib.contextmanager
 def beside(environment: Mapping[str, str]) -> Iterator[Process]:
     """One more gateway process with the same settings."""
-    with running(
-        ["-m", "gateway", "serve"], re.compile(r"(http://127\.0\.0\.1:\d+) for "), environment
-    ) as process:
+    with running(["gateway", "serve"], re.compile(r"(http://127\.0\.0\.1:\d+) for "), environment) as process:
         yield process
 
 
