@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from gateway.access.key_format import ADMIN_TOKEN, make
 from tests.e2e.harness import Gateway, gateway
 
 API = "/admin/api/status"
@@ -65,14 +66,18 @@ def test_a_revoked_token_ends_its_session_at_once(served: Gateway) -> None:
 
 
 def test_wrong_tokens_are_limited_and_counted(served: Gateway) -> None:
+    wrong = make(ADMIN_TOKEN).text
     with browser(served) as client:
-        statuses = [client.post("/admin/login", data={"token": "pxa_wrong"}).status_code for _ in range(12)]
+        assert (
+            client.post("/admin/login", data={"token": "pxa_wrong"}).status_code == 401
+        )  # no key: not counted
+        statuses = [client.post("/admin/login", data={"token": wrong}).status_code for _ in range(12)]
         assert statuses == [401] * 10 + [429] * 2
-        limited = client.post("/admin/login", data={"token": "pxa_wrong"})
+        limited = client.post("/admin/login", data={"token": wrong})
         assert 800 < int(limited.headers["retry-after"]) <= 900
         assert client.get("/admin/login").status_code == 200
     page = served.admin.get("/metrics").text
-    assert 'gateway_sign_ins_total{result="refused"} 10.0' in page
+    assert 'gateway_sign_ins_total{result="refused"} 11.0' in page
     assert 'gateway_sign_ins_total{result="limited"} 3.0' in page
 
 

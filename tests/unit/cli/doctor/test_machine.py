@@ -18,13 +18,13 @@ FOLDER = Path("/var/tmp")
 
 @pytest.mark.parametrize(
     ("soft", "hard", "state"),
-    [(1024, 2210, "ok"), (1024, resource.RLIM_INFINITY, "ok"), (1024, 2209, "warn")],
+    [(1024, 2213, "ok"), (1024, resource.RLIM_INFINITY, "ok"), (1024, 2212, "warn")],
 )
 def test_open_files_are_two_for_each_paid_call_and_some(soft: int, hard: int, state: str) -> None:
     check = machine.files(soft, hard, settings(SERVER__MAX_PAID_IN_FLIGHT="1000"))
     assert check.state == state
     if state == "warn":
-        assert "LimitNOFILE=2210" in check.advice
+        assert "LimitNOFILE=2213" in check.advice
         assert "max_paid_in_flight to 999" in check.advice
 
 
