@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import ledger, polls
+from benchmarks import ledger, lists, polls
 
 BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {
     "ledger": ledger.main,
+    "lists": lists.main,
     "polls": polls.main,
     "waiting": polls.main_waiting,
 }

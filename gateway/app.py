@@ -7,7 +7,7 @@ there is no way to Pixapi for a paid call without a hold.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,11 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from gateway import errors
+from gateway.access.route_access import Access, DeclaredRoute, all_declared
 from gateway.admin.api.http import admin_routes
 from gateway.admin.front import Front
+from gateway.admin.oidc import OidcCallback, OidcStart
+from gateway.admin.sign_in import Login, Logout
 from gateway.endpoints.account import Account, OwnTasks, OwnUsage
 from gateway.endpoints.generations import Generations
 from gateway.endpoints.health import Alive, Exposition, Ready
@@ -45,13 +48,15 @@ def build_app(runtime: Runtime) -> Starlette:
     """The ASGI application; its lifespan opens and closes the runtime."""
     server = runtime.settings.server
     app = Starlette(
-        routes=routes(runtime),
+        routes=all_declared(routes(runtime)),
         middleware=[
             Middleware(
                 RequestContextMiddleware,
                 clock=runtime.clock,
                 metrics=runtime.metrics,
+                tracing=runtime.tracing,
                 trusted_proxies=server.trusted_proxies,
+                note=runtime.refusals.note,
             ),
             Middleware(ErrorResponsesMiddleware),
             Middleware(RequestGuardMiddleware, allowed_hosts=server.allowed_hosts),
@@ -64,7 +69,7 @@ def build_app(runtime: Runtime) -> Starlette:
 
 
 def routes(runtime: Runtime) -> list[BaseRoute]:
-    """Every route of the gateway. `metered` ones cost credits, all others are free."""
+    """Every route of the gateway, and who may use it. `metered` ones cost credits, all others are free."""
     team = [Middleware(AuthenticationMiddleware, authenticator=runtime.authenticator)]
     tasks = Tasks(runtime.reader, runtime.entries, runtime.watch, runtime.authenticator, runtime.clock)
     models = Models(runtime.models, runtime.prices, runtime.clock)
@@ -76,26 +81,39 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         cached("/v1/models", models, free),
         cached("/v1/models/{id}", models, free),
         # what a team key may ask about itself
-        Route("/gateway/account", Account(runtime.database), methods=["GET"], middleware=free),
-        Route("/gateway/usage", OwnUsage(runtime.database, runtime.clock), methods=["GET"], middleware=free),
-        Route("/gateway/tasks", OwnTasks(runtime.database), methods=["GET"], middleware=free),
+        _get("/gateway/account", Account(runtime.database), "team", free),
+        _get("/gateway/usage", OwnUsage(runtime.database, runtime.clock), "team", free),
+        _get("/gateway/tasks", OwnTasks(runtime.database), "team", free),
         # the process
-        Route("/healthz", Alive(), methods=["GET"]),
-        Route("/readyz", Ready(runtime.checks), methods=["GET"]),
-        Route("/metrics", _metrics(runtime), methods=["GET"]),
+        _get("/healthz", Alive(), "public"),
+        _get("/readyz", Ready(runtime.checks), "public"),
+        _get("/metrics", _metrics(runtime), "metrics"),
         # the platform team
-        Route("/admin/", Front(), methods=["GET"]),
-        *admin_routes(runtime.admin_api, runtime.admin_tokens),
+        _get("/admin/", Front(runtime.callers), "public"),
+        *sign_in_routes(runtime),
+        *admin_routes(runtime.admin_api, runtime.callers),
     ]
 
 
-def cached(path: str, endpoint: Tasks | Models, chain: list[Middleware]) -> Route:
+def sign_in_routes(runtime: Runtime) -> list[BaseRoute]:
+    """How people get a session, and end it."""
+    provider = runtime.settings.admin.oidc_issuer is not None
+    login, oidc = Login(runtime.callers, runtime.sign_in_attempts, provider=provider), runtime.oidc
+    return [
+        DeclaredRoute("/admin/login", login, "signed-out", methods=["GET", "POST"]),
+        DeclaredRoute("/admin/logout", Logout(runtime.callers), "signed-out", methods=["POST"]),
+        _get("/admin/oidc/start", OidcStart(oidc), "signed-out"),
+        _get("/admin/oidc/callback", OidcCallback(oidc), "signed-out"),
+    ]
+
+
+def cached(path: str, endpoint: Tasks | Models, chain: list[Middleware]) -> BaseRoute:
     """A free route of Pixapi's: what is fresh is answered before its endpoint is asked."""
     rule = Middleware(ResponseCacheMiddleware, rule=endpoint.fresh)
-    return Route(path, endpoint, methods=["GET"], middleware=[*chain, rule])
+    return _get(path, endpoint, "team", [*chain, rule])
 
 
-def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> Route:
+def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> BaseRoute:
     """A paid route: the call cannot be reached but through credit_quota."""
     server, upstream = runtime.settings.server, runtime.settings.upstream
     endpoint = Generations(
@@ -134,14 +152,19 @@ def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> R
             spool=runtime.spool,
         ),
     ]
-    return Route(operation.path, endpoint, methods=["POST"], middleware=chain)
+    return DeclaredRoute(operation.path, endpoint, "team", methods=["POST"], middleware=chain)
+
+
+def _get(path: str, endpoint: object, access: Access, chain: Sequence[Middleware] = ()) -> BaseRoute:
+    return DeclaredRoute(path, endpoint, access, methods=["GET"], middleware=chain)
 
 
 def _metrics(runtime: Runtime) -> Exposition:
     metrics = runtime.settings.metrics
     return Exposition(
         runtime.metrics,
-        runtime.set_gauges,
+        runtime.page,
+        runtime.siblings,
         public=metrics.public,
         token=None if metrics.token is None else metrics.token.get_secret_value(),
         admin_tokens=runtime.admin_tokens,

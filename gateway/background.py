@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 
 from gateway.errors import GatewayError
 
@@ -23,6 +24,14 @@ async def every(seconds: float, action: Callable[[], Awaitable[None]], *, at_onc
             log.warning("background work failed", extra={"reason": error.reason})
         except Exception:
             log.exception("background work failed")
+
+
+async def watch_lag(observe: Callable[[float], None], seconds: float = 0.5) -> None:
+    """Observes for ever how many seconds later than asked the event loop comes back to a sleeper."""
+    while True:
+        due = monotonic() + seconds
+        await asyncio.sleep(seconds)
+        observe(max(0.0, monotonic() - due))
 
 
 async def cancel(loops: Sequence[asyncio.Task[None]]) -> None:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 
+from prometheus_client import ProcessCollector
+
+from gateway import __version__, tracing
 from gateway.access import revocation
+from gateway.access.admin_sessions import AdminSessions, bootstrap_digests
 from gateway.access.admin_tokens import AdminTokens
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_format import Peppers
+from gateway.access.refusals import Refusals
+from gateway.access.sign_in_attempts import SignInAttempts
 from gateway.admin.announcements import Announcements
 from gateway.admin.api.route import AdminApi
+from gateway.admin.callers import Callers
+from gateway.admin.oidc import OidcSignIn
+from gateway.admin.oidc_terms import OidcOptions, OidcUnavailableError, Provider
+from gateway.alerts.evaluator import Evaluator
+from gateway.alerts.sender import Sender
 from gateway.cache.client import CacheClient
 from gateway.cache.events import Events
 from gateway.catalog.model_entries import ModelEntries
@@ -32,7 +43,8 @@ from gateway.repeats.records import Records
 from gateway.repeats.repeats import Repeats, Rules
 from gateway.repeats.shelf import Shelf
 from gateway.runtime import REPEATS_SECONDS, Runtime
-from gateway.settings import Settings
+from gateway.settings import ADMIN_CONNECTIONS, Settings
+from gateway.siblings import Seat, Siblings
 from gateway.spool import SpoolBudget
 from gateway.tasks.due import DueTasks
 from gateway.tasks.entries import TaskEntries
@@ -47,30 +59,24 @@ from gateway.upstream.client import UpstreamClient
 LEASE_SECONDS = 10.0  # beyond a read's own time-out
 
 
-def build(settings: Settings, clock: Clock | None = None) -> Runtime:
-    """Every collaborator, connected to nothing yet. Raises PriceBookError for a models.toml that cannot be used."""
+def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = None) -> Runtime:
+    """Every collaborator, connected to nothing yet; `seat` is that of one of several worker processes.
+
+    Raises PriceBookError for a models.toml that cannot be used, TracingUnavailableError for tracing and
+    OidcUnavailableError for single sign-on without its extra.
+    """
     clock = clock or SystemClock()
-    server, upstream, database_settings = settings.server, settings.upstream, settings.database
-    database = Database(
-        database_settings.url,
-        pool_size=database_settings.pool_size,
-        pool_wait=database_settings.pool_wait,
-        statement_timeout=database_settings.statement_timeout,
-        lock_timeout=database_settings.lock_timeout,
-    )
+    server, upstream = settings.server, settings.upstream
+    database = _database(settings, settings.database.pool_size)
+    # Of its own, so that paid calls never wait for what the admin side reads, however long that takes.
+    admin_database = _database(settings, ADMIN_CONNECTIONS)
     peppers = Peppers([secret.get_secret_value() for secret in settings.secrets.key_pepper])
     vault = Vault([secret.get_secret_value() for secret in settings.secrets.master_keys])
     spool = SpoolBudget(server.spool_max_bytes, server.spool_dir)
-    client = UpstreamClient(
-        upstream.base_url,
-        spool,
-        proxy=upstream.proxy,
-        ca_file=None if upstream.ca_file is None else str(upstream.ca_file),
-        max_connections=settings.upstream_connections,
-        connect_timeout=upstream.connect_timeout,
-        pool_wait=upstream.pool_wait,
-    )
+    client = upstream_client(settings, spool)
     metrics = Metrics()
+    metrics.build_info.labels(__version__).set(1)
+    ProcessCollector(registry=metrics.registry)
     cache, events = _redis(settings, clock, metrics)
     limits = Limits(cache, clock, metrics)
 
@@ -86,7 +92,7 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
         announce=key_changed,
     )
     dispatcher = Dispatcher(pool, client, clock, upstream.read_timeout)
-    ledger = Ledger(database)
+    ledger = Ledger(database, metrics)
     registry, due = Registry(database, _read_rules(settings)), DueTasks(database)
     entries = TaskEntries(
         cache, clock, unfinished=settings.cache.task_unfinished, finished=settings.cache.task_finished
@@ -107,12 +113,17 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
         database, peppers, clock, settings.cache.principal, hears=lambda: events.connected
     )
     revocation.follow(events, authenticator, clock, metrics)
-    bootstrap = settings.admin.bootstrap_token
+    callers = _callers(settings, admin_database, peppers, clock, metrics)
+    attempts = SignInAttempts(admin_database)
+    sender = _sender(settings, database, vault, metrics)
     return Runtime(
         settings=settings,
         clock=clock,
         metrics=metrics,
+        tracing=tracing.begin(settings.tracing.endpoint, settings.tracing.sample),
+        siblings=Siblings(seat),
         database=database,
+        admin_database=admin_database,
         cache=cache,
         events=events,
         limits=limits,
@@ -144,21 +155,99 @@ def build(settings: Settings, clock: Clock | None = None) -> Runtime:
             reads_per_second=upstream.reads_per_second,
             lease=upstream.read_timeout + LEASE_SECONDS,
         ),
-        aging=Aging(database, _ages(settings)),
+        aging=Aging(database, _ages(settings), metrics),
+        alerts=Evaluator(
+            database,
+            metrics=metrics,
+            clock=clock,
+            thresholds=settings.alerts.quota_thresholds,
+            every=settings.alerts.every,
+            news=sender.wake,
+        ),
+        sender=sender,
+        refusals=Refusals(database, clock, metrics),
         paid_calls=PaidCalls(server.max_paid_in_flight),
         repeats=_repeats(settings, database, cache, events, clock),
         authenticator=authenticator,
-        admin_tokens=AdminTokens(
-            database, peppers, None if bootstrap is None else bootstrap.get_secret_value()
-        ),
+        admin_tokens=callers.tokens,
+        callers=callers,
+        sign_in_attempts=attempts,
+        oidc=OidcSignIn(_provider(settings, clock), callers, attempts, peppers, clock),
         admin_api=AdminApi(
-            database=database,
+            database=admin_database,
             peppers=peppers,
             vault=vault,
             clock=clock,
             changed=Announcements(authenticator, pool, events),
         ),
     )
+
+
+def _database(settings: Settings, connections: int) -> Database:
+    own = settings.database
+    return Database(
+        own.url,
+        pool_size=connections,
+        pool_wait=own.pool_wait,
+        statement_timeout=own.statement_timeout,
+        lock_timeout=own.lock_timeout,
+    )
+
+
+def upstream_client(settings: Settings, spool: SpoolBudget) -> UpstreamClient:
+    """The one client that speaks to Pixapi."""
+    upstream = settings.upstream
+    return UpstreamClient(
+        upstream.base_url,
+        spool,
+        proxy=upstream.proxy,
+        ca_file=None if upstream.ca_file is None else str(upstream.ca_file),
+        max_connections=settings.upstream_connections,
+        connect_timeout=upstream.connect_timeout,
+        pool_wait=upstream.pool_wait,
+    )
+
+
+def _callers(
+    settings: Settings, database: Database, peppers: Peppers, clock: Clock, metrics: Metrics
+) -> Callers:
+    admin, secret = settings.admin, settings.admin.bootstrap_token
+    bootstrap = None if secret is None else secret.get_secret_value()
+    sessions = AdminSessions(
+        database,
+        idle=admin.session_idle,
+        absolute=admin.session_absolute,
+        bootstrap=bootstrap_digests(peppers, bootstrap),
+        issuer=admin.oidc_issuer,
+    )
+    tokens = AdminTokens(database, peppers, bootstrap, clock)
+    return Callers(tokens, sessions, metrics, settings.server.public_url)
+
+
+def _provider(settings: Settings, clock: Clock) -> Provider | None:
+    """The sign-in provider. The settings are complete or absent as a whole."""
+    admin, public_url = settings.admin, settings.server.public_url
+    if admin.oidc_issuer is None or admin.oidc_client_secret is None or public_url is None:
+        return None
+    # The one import within a function: these files need the extra `oidc`, which is only installed where it is used, and
+    # takes half a second to load.
+    try:
+        from gateway.admin.oidc_http import ProviderHttp
+        from gateway.admin.oidc_provider import OidcProvider
+    except ModuleNotFoundError as error:
+        raise OidcUnavailableError(str(error.name)) from None
+    options = OidcOptions(
+        issuer=admin.oidc_issuer,
+        client_id=admin.oidc_client_id or "",
+        client_secret=admin.oidc_client_secret.get_secret_value(),
+        scopes=admin.oidc_scopes,
+        groups_claim=admin.oidc_groups_claim,
+        admin_groups=admin.oidc_admin_groups,
+        viewer_groups=admin.oidc_viewer_groups,
+        redirect_uri=f"{public_url}/admin/oidc/callback",
+    )
+    authorities = None if admin.oidc_ca_file is None else str(admin.oidc_ca_file)
+    return OidcProvider(options, ProviderHttp(authorities), clock)
 
 
 def _ages(settings: Settings) -> Ages:
@@ -168,6 +257,18 @@ def _ages(settings: Settings) -> Ages:
         longest_call=longest_call(timeout, upstream.pool_wait, SENDS),
         task_max_age=credit.task_max_age,
         settle_unknown_after=credit.settle_unknown_after,
+    )
+
+
+def _sender(settings: Settings, database: Database, vault: Vault, metrics: Metrics) -> Sender:
+    upstream = settings.upstream
+    return Sender(
+        database,
+        vault,
+        metrics,
+        every=settings.alerts.every,
+        proxy=upstream.proxy,
+        ca_file=None if upstream.ca_file is None else str(upstream.ca_file),
     )
 
 

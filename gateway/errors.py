@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+NO_DETAIL: Mapping[str, Any] = MappingProxyType({})
 
 # Whether a repeat can help without costing a second time; sent as `x-should-retry` on these statuses.
 RETRY_HINT_STATUSES = frozenset({402, 408, 409, 429, *range(500, 600)})
@@ -24,7 +26,8 @@ class GatewayError(Exception):
 
     `status` is the HTTP status and the body's `code`; `type` the contract's error type; `reason` a stable
     word for programs; `message` one or two sentences for people: what is wrong and what to do. It must never
-    hold a secret or a prompt. `retry` becomes `x-should-retry` where the status calls for it.
+    hold a secret or a prompt. `retry` becomes `x-should-retry` where the status calls for it. `detail` holds the facts
+    behind the message, fit for JSON; it is not answered but kept with the refusal.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class GatewayError(Exception):
         *,
         retry: bool = False,
         headers: Mapping[str, str] = NO_HEADERS,
+        detail: Mapping[str, Any] = NO_DETAIL,
     ) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
@@ -44,6 +48,7 @@ class GatewayError(Exception):
         self.message = message
         self.retry = retry
         self.headers = headers
+        self.detail = detail
 
     def once_more(self, headers: Mapping[str, str]) -> GatewayError:
         """The failure of an earlier call, answered to a repeat of it, with these headers besides its own."""
@@ -106,19 +111,19 @@ def unauthenticated_admin() -> GatewayError:
         "authentication_error",
         "invalid_admin_token",
         "The admin token is missing, malformed, unknown or revoked. Send 'Authorization: Bearer pxa_…'; "
-        "'pixapi-gateway admin-tokens issue' makes one.",
+        "'pixapi-gateway admin-tokens issue' makes one. In a browser, sign in at /admin/login.",
         headers={"www-authenticate": "Bearer"},
     )
 
 
-def insufficient_quota(message: str) -> GatewayError:
+def insufficient_quota(message: str, detail: Mapping[str, Any] = NO_DETAIL) -> GatewayError:
     """402: the call would pass a quota; the message holds the arithmetic."""
-    return GatewayError(402, "insufficient_quota", "quota_exceeded", message)
+    return GatewayError(402, "insufficient_quota", "quota_exceeded", message, detail=detail)
 
 
-def forbidden(message: str, reason: str) -> GatewayError:
+def forbidden(message: str, reason: str, detail: Mapping[str, Any] = NO_DETAIL) -> GatewayError:
     """403: known caller, not allowed: model, address, operation, role, suspended team, unpriced model."""
-    return GatewayError(403, "permission_error", reason, message)
+    return GatewayError(403, "permission_error", reason, message, detail=detail)
 
 
 def not_found(
@@ -148,6 +153,11 @@ def method_not_allowed(allowed: str) -> GatewayError:
 def conflict(message: str, reason: str) -> GatewayError:
     """409 of the admin API: the change contradicts what is stored."""
     return GatewayError(409, "conflict_error", reason, message)
+
+
+def conflict_for_now(message: str, reason: str) -> GatewayError:
+    """409 of the admin API: something that runs once at a time is running; nothing was changed."""
+    return GatewayError(409, "conflict_error", reason, message, retry=True, headers={"retry-after": "5"})
 
 
 def idempotency_in_progress() -> GatewayError:
@@ -232,7 +242,12 @@ def headers_too_large(message: str) -> GatewayError:
 
 
 def rate_limited(
-    message: str, reason: str, retry_after: float, *, allowance: Mapping[str, str] = NO_HEADERS
+    message: str,
+    reason: str,
+    retry_after: float,
+    *,
+    allowance: Mapping[str, str] = NO_HEADERS,
+    detail: Mapping[str, Any] = NO_DETAIL,
 ) -> GatewayError:
     """429: certainly not executed; `retry_after` in seconds says when it is worth another try.
 
@@ -240,7 +255,8 @@ def rate_limited(
     """
     seconds = max(1, round(retry_after + 0.499))
     waits = {"retry-after": str(seconds), "retry-after-ms": str(max(1, round(retry_after * 1000)))}
-    return GatewayError(429, "rate_limit_error", reason, message, retry=True, headers={**waits, **allowance})
+    headers = {**waits, **allowance}
+    return GatewayError(429, "rate_limit_error", reason, message, retry=True, headers=headers, detail=detail)
 
 
 # 5xx: ours, or Pixapi's -------------------------------------------------------------------------------------

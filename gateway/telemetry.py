@@ -42,6 +42,9 @@ FIELDS = (
     "detail",
 )
 
+HOLD_EVENTS = ("placed", "settled", "released", "unknown")
+MICRO = 1_000_000
+
 
 def configure(level: str, style: str) -> None:
     """Sends every log line of the process to standard error, as `json` or `text`."""
@@ -90,10 +93,14 @@ def _plain(value: Any) -> str:
 
 
 class Metrics:
-    """The process's Prometheus metrics; names and labels are listed in docs/metrics.md."""
+    """The process's Prometheus metrics; names and labels are listed in docs/metrics.md.
+
+    `registry` is about this process; `scrape` about one answer to Prometheus, which may be of several processes.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.scrape = CollectorRegistry()
         self.requests = Counter(
             "gateway_requests",
             "Requests answered.",
@@ -189,6 +196,21 @@ class Metrics:
             ("state",),
             registry=self.registry,
         )
+        self.alerts_open = Gauge(
+            "gateway_alerts_open",
+            "Alerts of the whole installation that are raised and not resolved.",
+            ("kind", "severity"),
+            registry=self.registry,
+        )
+        self.alerts_raised = Counter(
+            "gateway_alerts_raised", "Alerts this process has raised.", ("kind",), registry=self.registry
+        )
+        self.alert_deliveries = Counter(
+            "gateway_alert_deliveries",
+            "Tries to deliver an alert to a webhook, by what became of them.",
+            ("outcome",),
+            registry=self.registry,
+        )
         self.redis_open = Gauge(
             "gateway_redis_open",
             "1 while Redis is left alone after failures in a row.",
@@ -206,12 +228,100 @@ class Metrics:
             ("lane",),
             registry=self.registry,
         )
+        self.refusals_dropped = Counter(
+            "gateway_refusals_dropped",
+            "Refusals that were not kept for explanations, by why.",
+            ("why",),
+            registry=self.registry,
+        )
+        self.sign_ins = Counter(
+            "gateway_sign_ins",
+            "What people did at the sign-in pages, and what other sites tried with their sessions.",
+            ("result",),
+            registry=self.registry,
+        )
         self.revocation_lag = Histogram(
             "gateway_revocation_lag_seconds",
             "From the announcement of a changed key or team to its being forgotten by this process.",
             registry=self.registry,
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
         )
+
+        self.build_info = Gauge(
+            "gateway_build_info", "1, by the version that runs.", ("version",), registry=self.registry
+        )
+        self.workers = Gauge(
+            "gateway_workers",
+            "Worker processes behind this answer: answered, or silent and so missing in it.",
+            ("state",),
+            registry=self.scrape,
+        )
+        self.loop_lag = Histogram(
+            "gateway_loop_lag_seconds",
+            "How much later than asked the event loop came back to a sleeper.",
+            registry=self.registry,
+            buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+        )
+        self._add_credits()
+
+    def _add_credits(self) -> None:
+        self.refusals = Counter(
+            "gateway_refusals",
+            "Paid calls that were refused before anything was sent to Pixapi, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.holds = Counter(
+            "gateway_holds",
+            "Holds placed, and what became of holds: settled, released or unknown.",
+            ("event",),
+            registry=self.registry,
+        )
+        self.hold_events = {event: self.holds.labels(event) for event in HOLD_EVENTS}
+        self.open_holds = Gauge(
+            "gateway_open_holds",
+            "Holds of all processes that have not ended, by state: held or unknown.",
+            ("state",),
+            registry=self.registry,
+        )
+        self.credits_settled = Counter(
+            "gateway_credits_settled",
+            "Credits settled, by team and model.",
+            ("team", "model"),
+            registry=self.registry,
+        )
+        self.ledger_batch_size = Histogram(
+            "gateway_ledger_batch_size",
+            "Verbs of the ledger that went to Postgres in one statement.",
+            ("verb",),
+            registry=self.registry,
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+        )
+        self.ledger_seconds = Histogram(
+            "gateway_ledger_seconds",
+            "How long a statement of the ledger took, the wait for a connection included.",
+            ("verb",),
+            registry=self.registry,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+        )
+        self.database_connections = Gauge(
+            "gateway_database_connections",
+            "Connections to Postgres that paid calls take, of this process: in_use, or free to be taken.",
+            ("state",),
+            registry=self.registry,
+        )
+
+    def hold_ended(self, state: str, settled: int | None, team: str, model: str) -> None:
+        """Counts a hold's end; `settled` in micro-credits."""
+        self.hold_events[state].inc()
+        if settled:
+            self.credits_settled.labels(team, model).inc(settled / MICRO)
+
+    def set_open_alerts(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Shows the open alerts as they are, by kind and severity."""
+        self.alerts_open.clear()
+        for (kind, severity), count in counts.items():
+            self.alerts_open.labels(kind, severity).set(count)
 
     def set_upstream_keys(self, keys: Iterable[tuple[str, str, Mapping[str, bool]]]) -> None:
         """Shows the pool as it is: each key's label, its state, and whether it rests, by use."""

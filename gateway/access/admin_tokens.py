@@ -5,15 +5,18 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Row, Update, or_, select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
-from gateway.access.key_format import ADMIN_TOKEN, Peppers, make, parse
+from gateway.access.key_format import ADMIN_TOKEN, ParsedKey, Peppers, make, parse
+from gateway.access.signatures import Used
+from gateway.access.uses import Uses
+from gateway.clock import Clock, SystemClock
 from gateway.db import audit
 from gateway.db.engine import Database
 from gateway.db.paging import Keyset, Page, PageOf
@@ -21,17 +24,21 @@ from gateway.db.tables import NOW, admin_sessions, admin_tokens
 from gateway.ids import uuid7
 
 Role = Literal["admin", "viewer"]
-USE_IS_NOTED_EVERY = timedelta(minutes=1)
-_COLUMNS = [column for column in admin_tokens.c if column.name != "digest"]
+_COLUMNS = [column for column in admin_tokens.c if column.name not in {"digest", "pepper"}]
 _ORDER = Keyset("admin_tokens", admin_tokens.c.id)
 
 
 @dataclass(frozen=True, slots=True)
 class AdminPrincipal:
-    """Who asks: `actor` as audit entries name it, and what it may do (`viewer` only reads)."""
+    """Who asks: `actor` as audit entries name it, and what it may do (`viewer` only reads).
+
+    `name` is what people call it; `token_id` says which admin token it showed, None for every other way in.
+    """
 
     actor: str
     role: Role
+    name: str = ""
+    token_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +68,13 @@ class IssuedToken:
 class AdminTokens:
     """Turns what a caller sends into a principal. Nothing is cached: a revoked token stops at once."""
 
-    def __init__(self, database: Database, peppers: Peppers, bootstrap: str | None) -> None:
+    def __init__(
+        self, database: Database, peppers: Peppers, bootstrap: str | None, clock: Clock | None = None
+    ) -> None:
         self._database = database
         self._peppers = peppers
         self._bootstrap = None if bootstrap is None else bootstrap.encode()
+        self._uses = Uses(admin_tokens, peppers, clock or SystemClock())
 
     async def authenticate(self, authorization: Sequence[str]) -> AdminPrincipal:
         """The principal of the request's Authorization headers; 401 unless there is exactly one good one."""
@@ -81,21 +91,29 @@ class AdminTokens:
 
     async def principal_of(self, token: bytes) -> AdminPrincipal | None:
         """The principal this token's bytes stand for, None when it is unknown or revoked."""
-        if self._bootstrap is not None and hmac.compare_digest(token, self._bootstrap):
-            return AdminPrincipal("bootstrap", "admin")
-        parsed = parse(token.decode("ascii", "replace"), ADMIN_TOKEN)
+        if self._is_bootstrap(token):
+            return AdminPrincipal("bootstrap", "admin", "the bootstrap token")
+        parsed = _parsed(token)
         if parsed is None:
             return None
         digests = self._peppers.digests(parsed.text)
-        query = select(*_COLUMNS).where(
+        query = select(*_COLUMNS, admin_tokens.c.digest, admin_tokens.c.pepper).where(
             admin_tokens.c.digest.in_(digests), admin_tokens.c.revoked_at.is_(None)
         )
         async with self._database.autocommit() as connection:
             row = (await connection.execute(query)).one_or_none()
             if row is None:
                 return None
-            await connection.execute(_noted_use(row.id))
-        return AdminPrincipal(f"admin-token:{row.id}", row.role)
+            used = Used(row.id, bytes(row.digest), row.pepper)
+            await self._uses.note(connection, used, digests, due=True)
+        return AdminPrincipal(f"admin-token:{row.id}", row.role, row.name, row.id)
+
+    def may_be_one(self, token: bytes) -> bool:
+        """Whether these bytes have a token's shape and checksum: what has not was never one, and costs no query."""
+        return self._is_bootstrap(token) or _parsed(token) is not None
+
+    def _is_bootstrap(self, token: bytes) -> bool:
+        return self._bootstrap is not None and hmac.compare_digest(token, self._bootstrap)
 
 
 async def issue(
@@ -108,6 +126,7 @@ async def issue(
         "name": name,
         "role": role,
         "digest": peppers.sign(made.text),
+        "pepper": peppers.names[0],
         "last4": made.text[-4:],
     }
     row = (await connection.execute(admin_tokens.insert().values(**values).returning(*_COLUMNS))).one()
@@ -149,13 +168,8 @@ async def _record(
     )
 
 
-def _noted_use(token_id: UUID) -> Update:
-    last = admin_tokens.c.last_used_at
-    return (
-        admin_tokens.update()
-        .where(admin_tokens.c.id == token_id, or_(last.is_(None), last < NOW - USE_IS_NOTED_EVERY))
-        .values(last_used_at=NOW)
-    )
+def _parsed(token: bytes) -> ParsedKey | None:
+    return parse(token.decode("ascii", "replace"), ADMIN_TOKEN)
 
 
 def _uuid(text: str) -> UUID:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
@@ -23,11 +22,11 @@ from gateway import errors
 from gateway.access.key_format import TEAM_KEY, ParsedKey, Peppers, parse
 from gateway.access.principal import Limits, Network, Principal
 from gateway.access.principal_cache import Entry, PrincipalCache
+from gateway.access.signatures import Used
+from gateway.access.uses import USE_IS_NOTED_EVERY, Uses
 from gateway.clock import Clock
 from gateway.db.engine import Database, promptly
 from gateway.db.tables import team_keys, teams
-
-USE_IS_NOTED_EVERY = timedelta(minutes=1)
 
 
 class Authenticator:
@@ -46,6 +45,7 @@ class Authenticator:
         self._clock = clock
         self._cache = PrincipalCache(ttl)
         self._hears = hears
+        self._uses = Uses(team_keys, peppers, clock)
         self._reading: dict[bytes, _Reading] = {}
         self._tasks: set[asyncio.Task[Principal | None]] = set()  # forgotten ones too
 
@@ -114,10 +114,9 @@ class Authenticator:
     async def _read(self, digests: list[bytes]) -> Principal | None:
         async with self._database.autocommit() as connection:
             row = (await connection.execute(_BY_DIGEST, {"digests": digests})).first()
-            if row is not None and row.noted_long_ago:
-                await connection.execute(
-                    team_keys.update().where(team_keys.c.id == row.key_id).values(last_used_at=func.now())
-                )
+            if row is not None:
+                used = Used(row.key_id, bytes(row.digest), row.pepper)
+                await self._uses.note(connection, used, digests, due=row.noted_long_ago)
         return None if row is None else _principal_of(row)
 
 
@@ -156,6 +155,8 @@ _BY_DIGEST = (
         teams.c.max_in_flight.label("team_in_flight"),
         team_keys.c.id.label("key_id"),
         team_keys.c.name.label("key_name"),
+        team_keys.c.digest,
+        team_keys.c.pepper,
         team_keys.c.expires_at,
         func.coalesce(team_keys.c.last_used_at < func.now() - USE_IS_NOTED_EVERY, True).label(
             "noted_long_ago"

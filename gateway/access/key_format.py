@@ -60,6 +60,11 @@ class Peppers:
 
     def __init__(self, peppers: Sequence[str]) -> None:
         self._peppers = tuple(pepper.encode() for pepper in peppers)
+        self.names = tuple(
+            hmac.digest(pepper, b"pixapi-gateway/pepper-names", "sha256")[:4].hex()
+            for pepper in self._peppers
+        )
+        """What each is called beside the keys it has signed: eight characters that tell nothing of it."""
 
     def sign(self, text: str) -> bytes:
         """The digest a new key is stored as: 32 bytes."""

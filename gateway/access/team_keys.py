@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from gateway.db.tables import team_keys, teams
 KeyState = Literal["active", "rotated", "expired", "revoked"]
 LONGEST_OVERLAP = 30 * 24 * 3600
 _ID = re.compile(r"[0-9A-Za-z]{10}")
-_COLUMNS = [column for column in team_keys.c if column.name not in {"digest", "quota_key_id"}]
+_COLUMNS = [column for column in team_keys.c if column.name not in {"digest", "pepper", "quota_key_id"}]
 _ORDER = Keyset("team_keys", team_keys.c.created_at, team_keys.c.id)
 
 
@@ -117,6 +117,12 @@ async def find(connection: AsyncConnection, key_id: str, *, lock: bool = False) 
     return _key(row)
 
 
+async def by_ids(connection: AsyncConnection, key_ids: Collection[str]) -> dict[str, TeamKey]:
+    """Those of these keys that there are."""
+    rows = await connection.execute(_query().where(team_keys.c.id.in_(key_ids)))
+    return {row.id: _key(row) for row in rows}
+
+
 async def page(connection: AsyncConnection, team: Team, which: PageOf) -> Page[TeamKey]:
     """One page of a team's keys, revoked ones too."""
     return await _ORDER.read(connection, _query().where(team_keys.c.team_id == team.id), which, _key)
@@ -185,6 +191,7 @@ async def _insert(
         "id": made.public_id,
         "team_id": team_id,
         "digest": peppers.sign(made.text),
+        "pepper": peppers.names[0],
         "last4": made.text[-4:],
     }
     if replaces is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -104,6 +104,12 @@ async def find(connection: AsyncConnection, team: str, *, lock: bool = False) ->
     if row is None:
         raise _unknown()
     return _team(row)
+
+
+async def by_ids(connection: AsyncConnection, team_ids: Collection[UUID]) -> dict[UUID, Team]:
+    """Those of these teams that there are."""
+    rows = await connection.execute(select(teams).where(teams.c.id.in_(team_ids)))
+    return {row.id: _team(row) for row in rows}
 
 
 async def page(connection: AsyncConnection, which: PageOf) -> Page[Team]:

@@ -46,11 +46,13 @@ class AdminCommand:
         if not self.printed_as_json(answer):
             show_object(_values(answer))
 
-    def show_page(self, answer: Any, columns: Sequence[str]) -> None:
-        """Prints one page of a list, and on stderr how to go on."""
+    def show_page(self, answer: Any, columns: Sequence[str], empty: str = "There are none.") -> None:
+        """Prints one page of a list, and on stderr how to go on; of an empty one `empty`."""
         if self.printed_as_json(answer):
             return
         show_rows(columns, [_values(row) for row in answer.data])
+        if not answer.data:
+            note(empty)
         if answer.has_more:
             note(f"There are more: repeat the command with --after {answer.next}")
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -91,12 +92,19 @@ async def run(config_dir: Path | None, call: Call) -> Any:
     """The answer of one call with the settings of this process; raises CommandFailed."""
     settings = settings_for(config_dir)
     async with LocalApi(settings, operator()) as api:
-        try:
+        with failures():
             return await api.call(call)
-        except GatewayError as error:
-            raise _failed(error) from None
-        except StatementRefusedError as error:
-            raise _refused(error) from None
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """What the admin API and the database raise, as CommandFailed."""
+    try:
+        yield
+    except GatewayError as error:
+        raise _failed(error) from None
+    except StatementRefusedError as error:
+        raise _refused(error) from None
 
 
 def settings_for(config_dir: Path | None) -> Settings:

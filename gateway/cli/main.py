@@ -12,24 +12,28 @@ import typer
 from gateway import __version__
 from gateway.cli.commands import (
     admin_tokens,
+    alerts,
     config,
     db,
+    doctor,
     holds,
     keys,
     ledger,
     quotas,
     records,
+    requests,
     run,
+    secrets,
     teams,
     upstream_keys,
     usage,
 )
+from gateway.cli.examples import end_with_examples
 from gateway.cli.options import Options
 
 app = typer.Typer(
     name="pixapi-gateway",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # its tracebacks can print the values of variables
     help="A gateway between a company's teams and the Pixapi media API.",
@@ -46,9 +50,16 @@ app.add_typer(quotas.app, name="quotas")
 app.command()(usage.usage)
 app.add_typer(records.tasks, name="tasks")
 app.add_typer(holds.app, name="holds")
+app.add_typer(requests.app, name="requests")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(alerts.alerts, name="alerts")
+app.add_typer(alerts.webhooks, name="webhooks")
+app.add_typer(alerts.deliveries, name="deliveries")
 app.add_typer(admin_tokens.app, name="admin-tokens")
 app.add_typer(records.audit, name="audit")
+app.add_typer(secrets.app, name="secrets")
+app.command()(doctor.doctor)
+end_with_examples(app)
 
 
 def main() -> None:

@@ -6,11 +6,12 @@ restriction away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +39,30 @@ AllowedModels = Annotated[
 AllowedAddresses = Annotated[str | None, typer.Option(help="Addresses it works from: 10.0.0.0/8,…")]
 RequestsPerMinute = Annotated[str | None, typer.Option(help="At most so many requests a minute.")]
 MaxInFlight = Annotated[str | None, typer.Option(help="At most so many paid calls at a time.")]
+
+
+def word(*words: str, help: str, several: bool = False) -> Any:  # noqa: A002 - as typer calls it
+    """An option that takes one of these words, or `several` with commas: completed by the shell, and a slip is
+    answered with what was meant."""
+
+    def check(value: str | None) -> str | None:
+        for part in [] if value is None else value.split(",") if several else [value]:
+            given = part.strip().lower()
+            near = [] if given in words else get_close_matches(given, words, 1)
+            if near:  # any other word is for the API to refuse, with all else that is wrong
+                known = ", ".join(words)
+                raise typer.BadParameter(f"'{part.strip()}' is not one of {known}. Did you mean '{near[0]}'?")
+        return value
+
+    def complete(incomplete: str) -> Iterator[str]:
+        before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+        return (f"{before}{comma}{one}" for one in words if one.startswith(last.lower()))
+
+    return typer.Option(help=help, callback=check, autocompletion=complete)
+
+
+PERIODS = ("day", "week", "month", "total")
+HOLD_STATES = ("held", "unknown", "settled", "released")
 
 
 def one_of(argument: str | None, flag: str | None, name: str) -> str:

@@ -1,6 +1,7 @@
 """What commands print: the API's object with `--json`, a table on a terminal, tab-separated lines elsewhere.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration. Colours are for
+states alone, on a terminal, and not with NO_COLOR.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -18,6 +20,15 @@ import typer
 FAILED = 1
 USAGE = 2
 LONGEST_SECRET = 4096
+# Words of states, as the API says them; any other word is printed as it is.
+COLOURS = {
+    **dict.fromkeys(("ok", "active", "settled", "completed", "delivered"), "green"),
+    **dict.fromkeys(("warn", "draining", "suspended", "rotated", "held", "pending", "warning"), "yellow"),
+    **dict.fromkeys(
+        ("fail", "failed", "refused", "revoked", "disabled", "expired", "unknown", "critical"), "red"
+    ),
+}
+STATES = frozenset({"state", "status", "severity"})  # columns that may be coloured
 
 
 class CommandFailed(Exception):  # noqa: N818 - it is the end of a command, not a kind of error
@@ -62,6 +73,18 @@ def read_secret(prompt: str) -> str:
     return secret
 
 
+@contextmanager
+def working(doing: str) -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal that something is being done; what it yields changes the words. Nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _words: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, markup=False, emoji=False).status(f"{doing} …") as status:
+        yield lambda words: status.update(f"{words} …")
+
+
 def report(values: dict[str, Any], *, as_json: bool) -> None:
     """One object of JSON values: as JSON, or a line a field."""
     if as_json:
@@ -76,18 +99,17 @@ def show_object(values: dict[str, Any]) -> None:
         for name, value in values.items():
             typer.echo(f"{name}\t{plain(value)}")
         return
-    _table(None, [(name, plain(value)) for name, value in values.items()])
+    _table(None, [{"field": name, "value": value} for name, value in values.items()])
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Some objects, a line each, with these of their fields; the first line names them."""
-    lines = [[plain(row[column]) for column in columns] for row in rows]
     if sys.stdout.isatty():
-        _table(columns, lines)
+        _table(columns, rows)
         return
     typer.echo("\t".join(columns))
-    for line in lines:
-        typer.echo("\t".join(line))
+    for row in rows:
+        typer.echo("\t".join(plain(row[column]) for column in columns))
 
 
 def plain(value: object) -> str:
@@ -107,16 +129,45 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def _table(columns: Sequence[str] | None, lines: Sequence[Sequence[str]]) -> None:
+def short(value: object) -> str:
+    """The same for the cell of a wide table: a time to the minute, in UTC."""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%MZ}"
+    return plain(value)
+
+
+def is_numeric(values: Sequence[object]) -> bool:
+    """Whether these are numbers to be compared, and so stand flush right; gaps and a total's label may be between."""
+    found = [value for value in values if value is not None and value != ""]
+    return bool(found) and all(
+        isinstance(value, int | float | Decimal) and not isinstance(value, bool) for value in found
+    )
+
+
+def _table(columns: Sequence[str] | None, rows: Sequence[dict[str, Any]]) -> None:
     # Only a terminal pays for loading rich.
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD if columns else None, show_header=columns is not None, pad_edge=False)
-    for name in columns or ("field", "value"):
-        table.add_column(name, overflow="fold", style=None if columns or name == "value" else "bold")
-    for line in lines:
-        table.add_row(*line)
+    names = columns or ("field", "value")
+    for name in names:
+        right = columns is not None and is_numeric([row[name] for row in rows])
+        style = "bold" if columns is None and name == "field" else None
+        table.add_column(name, overflow="fold", style=style, justify="right" if right else "left")
+    for row in rows:
+        table.add_row(*[Text(_cell(row, name), COLOURS.get(_word(row, name), "")) for name in names])
     # Names are data: no markup in them is obeyed.
     Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    return plain(row[name]) if name == "value" else short(row[name])
+
+
+def _word(row: dict[str, Any], name: str) -> str:
+    """The word of a state in this cell, "" in others."""
+    is_state = name in STATES or (name == "value" and row.get("field") in STATES)
+    return str(row[name]) if is_state else ""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 
 from gateway import telemetry
+from gateway.admin.oidc_terms import OidcUnavailableError
 from gateway.app import build_app
 from gateway.catalog.price_parser import PriceBookError
 from gateway.composition import build
@@ -19,6 +20,8 @@ from gateway.db import migrate
 from gateway.server.serve import ServerOptions
 from gateway.server.serve import serve as serve_app
 from gateway.settings import Settings, load
+from gateway.siblings import seat_in
+from gateway.tracing import TracingUnavailableError
 
 log = logging.getLogger("gateway.serve")
 
@@ -51,6 +54,9 @@ def serve(settings: Settings, on_started: Callable[[int], None] | None = None) -
     except PriceBookError as error:
         print(f"pixapi-gateway: the price book cannot be used\n{_listed(error)}", file=sys.stderr)
         return 2
+    except (OidcUnavailableError, TracingUnavailableError) as error:
+        print(f"pixapi-gateway: {error}", file=sys.stderr)
+        return 2
     if server.workers == 1:
         return serve_app(build_app(runtime), options, on_started or _say_started(settings))
     # Each worker is a new interpreter: it loads the settings of the same folder and environment again.
@@ -62,7 +68,7 @@ def make_app() -> Starlette:
     """The application of one worker process."""
     settings = load()
     telemetry.configure(settings.log.level, settings.log.format)
-    return build_app(build(settings))
+    return build_app(build(settings, seat=seat_in(os.environ)))
 
 
 def shown_address(host: str, port: int) -> str:

@@ -18,7 +18,8 @@ from sqlalchemy import Select, func, select
 from gateway.credits.ledger import conclude_all
 from gateway.credits.terms import Conclusion
 from gateway.db.engine import Database
-from gateway.db.tables import holds, tasks
+from gateway.db.tables import holds, tasks, teams
+from gateway.telemetry import Metrics
 
 log = logging.getLogger("gateway.aging")
 
@@ -46,9 +47,10 @@ class Aged:
 class Aging:
     """Runs in every process; what one has locked the others pass over."""
 
-    def __init__(self, database: Database, ages: Ages) -> None:
+    def __init__(self, database: Database, ages: Ages, metrics: Metrics | None = None) -> None:
         self._database = database
         self._ages = ages
+        self._metrics = metrics or Metrics()
 
     async def once(self) -> Aged:
         """Every hold that is past its time now. Raises GatewayError 503 when Postgres cannot be asked."""
@@ -56,6 +58,12 @@ class Aging:
         endless = await self._all(_endless(self._ages.task_max_age), _task_too_old)
         settled = await self._all(_long_unknown(self._ages.settle_unknown_after), settled_at_quote)
         return Aged(abandoned + endless, settled)
+
+    async def open_holds(self) -> dict[str, int]:
+        """How many holds of all processes have not ended, by state: held and unknown."""
+        async with self._database.autocommit() as connection:
+            rows = (await connection.execute(_OPEN)).all()
+        return {"held": 0, "unknown": 0} | {row.state: row.number for row in rows}
 
     async def _all(self, query: Select[Any], concluded: Callable[[int, str | None], Conclusion]) -> int:
         """Concludes what the query finds, batch by batch; how many changed."""
@@ -66,8 +74,11 @@ class Aging:
                 if not rows:
                     break
                 ends = [(row.id, concluded(row.quote, row.reason)) for row in rows]
-                changed += sum(end.changed for end in await conclude_all(connection, ends))
-            for hold_id, conclusion in ends:
+                ended = await conclude_all(connection, ends)
+            for row, (hold_id, conclusion), end in zip(rows, ends, ended, strict=True):
+                if end.changed:
+                    changed += 1
+                    self._metrics.hold_ended(conclusion.state, conclusion.settled, row.slug, row.model)
                 log.warning(
                     "hold is past its time", extra={"hold": str(hold_id), "reason": conclusion.reason}
                 )
@@ -101,7 +112,14 @@ def _batch(query: Select[Any]) -> Select[Any]:
     return query.order_by(holds.c.id).limit(BATCH).with_for_update(of=holds, skip_locked=True, key_share=True)
 
 
-_HOLD = select(holds.c.id, holds.c.quote, holds.c.reason)
+_HOLD = select(holds.c.id, holds.c.quote, holds.c.reason, holds.c.model, teams.c.slug).join_from(
+    holds, teams, teams.c.id == holds.c.team_id
+)
+_OPEN = (
+    select(holds.c.state, func.count().label("number"))
+    .where(holds.c.state.in_(("held", "unknown")))
+    .group_by(holds.c.state)
+)
 
 
 def _abandoned(seconds: float) -> Select[Any]:

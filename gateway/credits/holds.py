@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -89,9 +90,21 @@ async def page(connection: AsyncConnection, narrow: HoldFilter, which: PageOf) -
     return await _ORDER.read(connection, query, which, _hold)
 
 
-async def attempts_of(connection: AsyncConnection, found: Page[ListedHold]) -> dict[UUID, list[Attempt]]:
+async def of_request(connection: AsyncConnection, request_id: str, limit: int) -> list[ListedHold]:
+    """The holds placed under this request id, newest first."""
+    query = _query().where(holds.c.request_id == request_id).order_by(holds.c.id.desc()).limit(limit)
+    return [_hold(row) for row in await connection.execute(query)]
+
+
+async def by_ids(connection: AsyncConnection, hold_ids: Collection[UUID]) -> dict[UUID, ListedHold]:
+    """Those of these holds that there are."""
+    rows = await connection.execute(_query().where(holds.c.id.in_(hold_ids)))
+    return {row.id: _hold(row) for row in rows}
+
+
+async def attempts_of(connection: AsyncConnection, found: Iterable[ListedHold]) -> dict[UUID, list[Attempt]]:
     """The sends of these holds' calls, in their order; holds that were never sent are left out."""
-    ids = [hold.id for hold in found.items]
+    ids = [hold.id for hold in found]
     query = (
         select(attempts, upstream_keys.c.label.label("upstream_key"))
         .join_from(attempts, upstream_keys, upstream_keys.c.id == attempts.c.upstream_key_id, isouter=True)

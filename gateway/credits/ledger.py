@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from random import uniform
+from time import perf_counter
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from gateway.credits.terms import (
 from gateway.db.engine import Database, promptly
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
+from gateway.telemetry import Metrics
 
 log = logging.getLogger("gateway.ledger")
 
@@ -51,8 +53,11 @@ Result = TypeVar("Result")
 class Ledger:
     """Places and ends holds. Every verb raises GatewayError 503 when Postgres cannot be asked."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, metrics: Metrics | None = None) -> None:
         self._database = database
+        self._metrics = metrics or Metrics()
+        self._sizes = {verb: self._metrics.ledger_batch_size.labels(verb) for verb in _VERBS}
+        self._seconds = {verb: self._metrics.ledger_seconds.labels(verb) for verb in _VERBS}
         self._places: Batcher[Item, Any] = Batcher(self._send_places, _ident, _team)
         self._binds: Batcher[Item, bool] = Batcher(self._send_binds, _ident, _team)
         self._ends: Batcher[Item, Ended] = Batcher(self._send_ends, _ident, _team)
@@ -71,12 +76,13 @@ class Ledger:
         try:
             row = await promptly(placing)
         except (GatewayError, asyncio.CancelledError):
-            self._undo(hold_id, order.team_id, placing)
+            self._undo(hold_id, order, placing)
             raise
         if row.outcome == "repeated":
             raise RepeatedError
         if row.outcome != "placed":
             raise refusal(row, order)
+        self._metrics.hold_events["placed"].inc()
         return Placed(id=hold_id, remaining=row.remaining, shadow_refused=row.shadow)
 
     async def bind(self, hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> None:
@@ -92,24 +98,29 @@ class Ledger:
         hold_id: UUID,
         conclusion: Conclusion,
         sent: Sequence[SentVia] = (),
-        team_id: UUID | None = None,
+        order: Order | None = None,
     ) -> Ended:
         """Ends a hold, or marks it unknown; nothing changes when it had ended before.
 
-        With its team, a lock on that team's rows delays no other's ends.
+        With its order, a lock on its team's rows delays no other's ends.
         """
-        return await self._ends.submit(end_item(hold_id, conclusion, sent, team_id))
+        team_id = None if order is None else order.team_id
+        ended = await self._ends.submit(end_item(hold_id, conclusion, sent, team_id))
+        if ended.changed:
+            team, model = ("", "") if order is None else (order.team, order.model)
+            self._metrics.hold_ended(conclusion.state, conclusion.settled, team, model)
+        return ended
 
     async def end_surely(
         self,
         hold_id: UUID,
         conclusion: Conclusion,
         sent: Sequence[SentVia] = (),
-        team_id: UUID | None = None,
+        order: Order | None = None,
     ) -> Ended | None:
         """`end` for a call that has been sent: the caller goes on after at most five seconds, the verb is repeated
         until Postgres has it. An end that cannot be written at all is a defect, logged; the hold stays open."""
-        task = self._own(_repeat(lambda: self.end(hold_id, conclusion, sent, team_id)))
+        task = self._own(_repeat(lambda: self.end(hold_id, conclusion, sent, order)))
         await asyncio.wait({task}, timeout=WAIT_SECONDS)
         if not task.done() or task.cancelled() or task.exception() is not None:
             return None
@@ -149,7 +160,7 @@ class Ledger:
                 break
             if found:
                 await self._open_counters({item["team"] for item in waiting})
-            found |= {str(row.id): row for row in await self._run(_PLACE, waiting, patient)}
+            found |= {str(row.id): row for row in await self._run("place", waiting, patient)}
         return [found[item["id"]] for item in items]
 
     async def _open_counters(self, teams: Iterable[str]) -> None:
@@ -159,18 +170,23 @@ class Ledger:
 
     async def _send_binds(self, items: Sequence[Item], patient: bool) -> list[bool]:
         """Whether each item's task is another hold's."""
-        return [row.taken for row in await self._run(_BIND, items, patient)]
+        return [row.taken for row in await self._run("bind", items, patient)]
 
     async def _send_ends(self, items: Sequence[Item], patient: bool) -> list[Ended]:
-        return _ended(await self._run(_END, items, patient))
+        return _ended(await self._run("end", items, patient))
 
-    async def _run(self, verb: TextClause, items: Sequence[Item], patient: bool) -> Sequence[Any]:
+    async def _run(self, verb: str, items: Sequence[Item], patient: bool) -> Sequence[Any]:
         wait = self._database.lock_timeout * (1 - SHORTLY if patient else SHORTLY)
         values = {"items": msgspec.json.encode(items).decode(), "wait": f"{int(wait * 1000)}ms"}
-        async with self._database.autocommit() as connection:
-            return (await connection.execute(verb, values)).all()
+        self._sizes[verb].observe(len(items))
+        began = perf_counter()
+        try:
+            async with self._database.autocommit() as connection:
+                return (await connection.execute(_VERBS[verb], values)).all()
+        finally:
+            self._seconds[verb].observe(perf_counter() - began)
 
-    def _undo(self, hold_id: UUID, team_id: UUID, placing: asyncio.Future[Any]) -> None:
+    def _undo(self, hold_id: UUID, order: Order, placing: asyncio.Future[Any]) -> None:
         """Releases a hold nobody will use, if it was placed at all."""
         released = Conclusion(state="released", reason="never sent")
 
@@ -178,14 +194,14 @@ class Ledger:
             await asyncio.wait({placing})
             if not placing.cancelled() and placing.exception() is None:
                 if placing.result().outcome == "placed":
-                    await self.end(hold_id, released, team_id=team_id)
+                    await self.end(hold_id, released, order=order)
                 return
             # The connection is gone; the statement may still be on its way, run, or wait for a standby to commit.
             loop = asyncio.get_running_loop()
             asked, arrives_until = await self._now(), loop.time() + ON_ITS_WAY_SECONDS
             while True:
                 undecided = loop.time() < arrives_until or await self._runs_since_before(asked)
-                if (await self.end(hold_id, released, team_id=team_id)).changed or not undecided:
+                if (await self.end(hold_id, released, order=order)).changed or not undecided:
                     return
                 await asyncio.sleep(UNDECIDED_SECONDS)
 
@@ -259,7 +275,19 @@ def refusal(row: Any, order: Order) -> GatewayError:
     return errors.insufficient_quota(
         f"This call needs {to_text(order.quote)} credits, more than the {owner}'s {length} quota has left: "
         f"limit {to_text(row.limit_micro)}, used {to_text(row.settled)}, held {to_text(row.held)}, "
-        f"resets {resets}. Nothing was sent; the platform team can raise the quota."
+        f"resets {resets}. Nothing was sent; the platform team can raise the quota.",
+        {
+            "quota": {
+                "scope": owner,
+                "period": row.period,
+                "limit": to_text(row.limit_micro),
+                "settled": to_text(row.settled),
+                "held": to_text(row.held),
+                "needed": to_text(order.quote),
+                "remaining": to_text(row.limit_micro - row.settled - row.held),
+                "resets_at": None if row.resets_at is None else resets,
+            }
+        },
     )
 
 
@@ -293,9 +321,11 @@ def _waiting(verb: str) -> TextClause:
     return text(_WAITING.replace("verb", verb))
 
 
-_PLACE = _waiting("gateway_place_calls")
-_BIND = _waiting("gateway_bind")
-_END = _waiting("gateway_end")
+_VERBS = {
+    "place": _waiting("gateway_place_calls"),
+    "bind": _waiting("gateway_bind"),
+    "end": _waiting("gateway_end"),
+}
 _END_HERE = text("SELECT * FROM gateway_end(CAST(:items AS jsonb))")
 _RUNNING = text("""
 SELECT EXISTS (SELECT FROM pg_stat_activity

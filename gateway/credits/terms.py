@@ -6,7 +6,7 @@ Amounts are micro-credits. An item is one verb of a batch, as the SQL functions 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +31,8 @@ class Repeatable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a hold is placed for; `quote` in micro-credits is the most the call is expected to cost."""
+    """What a hold is placed for; `quote` in micro-credits is the most the call is expected to cost, `charge` what the
+    price book says it costs, None without a price."""
 
     team_id: UUID
     key_id: str
@@ -39,7 +40,9 @@ class Order:
     operation: str
     model: str
     quote: int
+    charge: int | None = None
     repeatable: Repeatable | None = None
+    team: str = field(default="", compare=False)  # its slug, for metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +128,8 @@ def bind_item(hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia
         "upstream_key": str(task.upstream_key_id),
         "status": task.status,
         "body": task.body,  # JSON has no bytes: it goes as base64
+        "charge": order.charge,
+        "quote": None if order.charge is None else order.quote,
         "sent": _sends(sent),
     }
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import BigInteger, ColumnElement, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
@@ -79,14 +79,7 @@ async def statement(
     connection: AsyncConnection, which: Range, by: Sequence[Dimension], team_id: UUID | None = None
 ) -> Statement:
     """The usage in the range, of one team or of all; 400 when it has more than MOST_ROWS rows."""
-    grouped: list[ColumnElement[Any]] = [column for name in by for column in _columns(name)]
-    sums = [cast(func.sum(usage_buckets.c[name]), BigInteger).label(name) for name in _SUMS]
-    query = select(*grouped, *sums).join_from(usage_buckets, teams, teams.c.id == usage_buckets.c.team_id)
-    query = query.where(*_within(which))
-    if team_id is not None:
-        query = query.where(usage_buckets.c.team_id == team_id)
-    query = query.group_by(*grouped).order_by(*grouped).limit(MOST_ROWS + 1)
-    found = (await connection.execute(query)).all()
+    found = (await connection.execute(_summed(which, by, team_id))).all()
     if len(found) > MOST_ROWS:
         raise errors.bad_request(
             f"by: more than {MOST_ROWS} rows; ask for a shorter range or fewer dimensions", "invalid_fields"
@@ -96,6 +89,23 @@ async def statement(
     for row in rows:
         totals = totals.plus(row.sums)
     return Statement(range=which, by=tuple(by), rows=rows, totals=totals)
+
+
+def _summed(which: Range, by: Sequence[Dimension], team_id: UUID | None) -> Select[Any]:
+    """Summed first and named after that: to join every bucket with its team takes five times as long."""
+    grouped = [_column(name) for name in by]
+    sums = [cast(func.sum(usage_buckets.c[name]), BigInteger).label(name) for name in _SUMS]
+    inner = select(*grouped, *sums).where(*_within(which)).group_by(*grouped)
+    if team_id is not None:
+        inner = inner.where(usage_buckets.c.team_id == team_id)
+    found = inner.subquery()
+    columns: list[ColumnElement[Any]] = []
+    for name in by:
+        columns += [teams.c.slug.label("team"), found.c.team_id] if name == "team" else [found.c[name]]
+    query = select(*columns, *(found.c[name] for name in _SUMS))
+    if "team" in by:
+        query = query.join_from(found, teams, teams.c.id == found.c.team_id)
+    return query.order_by(*columns).limit(MOST_ROWS + 1)
 
 
 def bound(text: str) -> Bound:
@@ -173,7 +183,7 @@ def amounts(sums: Sums) -> dict[str, Any]:
 
 def csv_text(found: Statement) -> str:
     """The statement as CSV with a line of names first and the totals last; credits as exact decimal text."""
-    names = [column.name for name in found.by for column in _columns(name)]
+    names = [column for name in found.by for column in (("team", "team_id") if name == "team" else (name,))]
     lines: list[list[object]] = [[*names, *_SUMS]]
     lines += [[*(row.names[name] for name in names), *_numbers(row.sums)] for row in found.rows]
     lines.append(["total", *("" for _ in names[1:]), *_numbers(found.totals)])
@@ -188,11 +198,10 @@ def _numbers(sums: Sums) -> list[object]:
     ]
 
 
-def _columns(name: Dimension) -> list[ColumnElement[Any]]:
+def _column(name: Dimension) -> ColumnElement[Any]:
     if name == "team":
-        return [teams.c.slug.label("team"), usage_buckets.c.team_id.label("team_id")]
-    column = usage_buckets.c.key_id if name == "key" else usage_buckets.c[name]
-    return [column.label(name)]
+        return usage_buckets.c.team_id
+    return (usage_buckets.c.key_id if name == "key" else usage_buckets.c[name]).label(name)
 
 
 def _row(found: Any) -> Row:

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway import errors
 from gateway.credits import counters
 from gateway.credits import verify_queries as queries
 from gateway.credits.amount import to_text
@@ -25,6 +26,9 @@ from gateway.db.engine import allow
 MOST_DIFFERENCES = 1000
 STATEMENT_SECONDS = 120
 LOCK_SECONDS = 10
+_PROOF = "(hashtextextended('gateway proof', 0))"
+_ALONE = text(f"SELECT pg_try_advisory_xact_lock{_PROOF}")
+_IN_TURN = text(f"SELECT pg_advisory_xact_lock{_PROOF}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +76,20 @@ class Repaired:
         return Repaired(counters=self.counters + other.counters, buckets=self.buckets + other.buckets)
 
 
-async def verify(connection: AsyncConnection) -> Proof:
-    """Compares everything in one read-only snapshot; `connection` must be at the beginning of a transaction."""
+async def verify(connection: AsyncConnection, *, in_turn: bool = False) -> Proof:
+    """Compares everything in one read-only snapshot; `connection` must be at the beginning of a transaction.
+
+    One runs at a time, over all processes, until its transaction ends: GatewayError 409 while another does, unless this
+    one is to wait for its turn, which is before that of those who do not wait.
+    """
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
     await allow(connection, STATEMENT_SECONDS)
     await connection.execute(text("SET LOCAL jit = off"))  # compiling takes longer than these queries
+    if in_turn:
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{STATEMENT_SECONDS}s'"))
+        await connection.execute(_IN_TURN)
+    elif not await connection.scalar(_ALONE):
+        raise errors.conflict_for_now("A proof is running; ask again.", "proof_running")
     counts = (await connection.execute(queries.COUNTS)).one()
     suspects = {
         "disputed": (await connection.execute(queries.DISPUTED)).scalars().all(),

@@ -22,8 +22,8 @@ async def write(
 ) -> None:
     """One entry in the caller's transaction: both land or neither.
 
-    `actor` is `admin-token:<id>`, `bootstrap`, `cli:<login>` or `gateway`; `action` is noun.verb, e.g. `key.revoke`;
-    `subject` is (type, id); `detail` holds the changed fields, never a secret.
+    `actor` is `admin-token:<id>`, `bootstrap`, `oidc:<subject>`, `cli:<login>`, `gateway` or `anonymous`; `action` is
+    noun.verb, e.g. `key.revoke`; `subject` is (type, id); `detail` holds the changed fields, never a secret.
     """
     await connection.execute(
         audit_entries.insert().values(

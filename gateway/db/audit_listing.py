@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -37,19 +37,29 @@ class AuditFilter:
 
     subject_type: str | None = None
     subject_id: str | None = None
+    actor: str | None = None
+    action: str | None = None
     team_id: UUID | None = None
 
 
 async def page(connection: AsyncConnection, narrow: AuditFilter, which: PageOf) -> Page[AuditEntry]:
     """One page of the entries the filter lets through."""
     query = select(audit_entries)
-    if narrow.subject_type is not None:
-        query = query.where(audit_entries.c.subject_type == narrow.subject_type)
-    if narrow.subject_id is not None:
-        query = query.where(audit_entries.c.subject_id == narrow.subject_id)
-    if narrow.team_id is not None:
-        query = query.where(audit_entries.c.team_id == narrow.team_id)
+    for field in fields(narrow):
+        wanted = getattr(narrow, field.name)
+        if wanted is not None:
+            query = query.where(audit_entries.c[field.name] == wanted)
     return await _ORDER.read(connection, query, which, _entry)
+
+
+async def of_subjects(
+    connection: AsyncConnection, subject_type: str, subject_ids: Collection[str]
+) -> list[AuditEntry]:
+    """Every entry of these subjects, oldest first."""
+    query = select(audit_entries).where(
+        audit_entries.c.subject_type == subject_type, audit_entries.c.subject_id.in_(subject_ids)
+    )
+    return [_entry(row) for row in await connection.execute(query.order_by(audit_entries.c.id))]
 
 
 def _entry(row: Row[Any]) -> AuditEntry:

@@ -39,6 +39,7 @@ class Database:
     ) -> None:
         self.statement_timeout = statement_timeout
         self.lock_timeout = lock_timeout
+        self._pool_size = pool_size
         self._engine = _engine(url, pool_size, pool_wait, statement_timeout, lock_timeout)
 
     @asynccontextmanager
@@ -47,14 +48,14 @@ class Database:
 
         Raises GatewayError 503 when Postgres cannot be asked; lets IntegrityError through.
         """
-        with _translated():
+        with translated():
             async with self._engine.begin() as connection:
                 yield connection
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which every statement commits alone: reads, and verbs of one statement."""
-        with _translated():
+        with translated():
             async with self._engine.connect() as connection:
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -63,6 +64,11 @@ class Database:
         async with self.autocommit() as connection:
             found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
             return found
+
+    def connections(self) -> tuple[int, int]:
+        """Connections in use now, and how many more may be."""
+        in_use = self._engine.pool.checkedout()  # type: ignore[attr-defined]
+        return in_use, self._pool_size - in_use
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -117,7 +123,8 @@ def _silent() -> errors.GatewayError:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """What the driver raises inside, as this module's errors; `Database`'s connections have it around them already."""
     try:
         yield
     except exc.IntegrityError:

@@ -52,14 +52,20 @@ def head() -> str:
     return ScriptDirectory.from_config(_config()).as_revision_number("head")  # type: ignore[return-value]
 
 
+@cache
+def known() -> frozenset[str]:
+    """Every revision this release knows."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return frozenset(script.revision for script in scripts)
+
+
 def check(url: str) -> None:
     """Raises SchemaOutdatedError when the schema is older than this release.
 
     A revision this release does not know is newer: a rolling upgrade, in which older processes keep serving.
     """
     found, wanted = current(url), head()
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found is None or (found in known and found != wanted):
+    if found is None or (found in known() and found != wanted):
         raise SchemaOutdatedError(
             f"The database schema is {'empty' if found is None else f'at {found}'} and this release needs {wanted}. "
             "Run 'pixapi-gateway db upgrade', then start again."

@@ -76,6 +76,7 @@ team_keys = Table(
     Column("team_id", Uuid, ForeignKey("teams.id"), nullable=False),
     Column("name", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False, unique=True),  # HMAC-SHA256 of the whole key
+    Column("pepper", Text),  # the name of the pepper in it; NULL: not known
     Column("last4", Text, nullable=False),
     Column("allowed_models", ARRAY(Text)),
     Column("allowed_addresses", ARRAY(Text)),
@@ -101,6 +102,7 @@ admin_tokens = Table(
     Column("name", Text, nullable=False),
     Column("role", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("pepper", Text),
     Column("last4", Text, nullable=False),
     _moment("last_used_at"),
     _moment("revoked_at"),
@@ -118,7 +120,29 @@ admin_sessions = Table(
     _moment("last_seen_at", now=True),
     _moment("ended_at"),
     _moment("created_at", now=True),
+    Column("id", Uuid, nullable=False),  # what the audit calls it
+    Column("name", Text, nullable=False),  # whom the pages greet
+    Column("bootstrap_digest", LargeBinary),  # HMAC of the bootstrap token that opened it
+    Column("issuer", Text),  # the OIDC provider that vouched for it
     CheckConstraint("role IN ('admin', 'viewer')", name="role"),
+    CheckConstraint("num_nonnulls(token_id, bootstrap_digest, issuer) = 1", name="origin"),
+    Index(None, "token_id"),
+)
+
+sign_in_attempts = Table(  # failed ones, by client
+    "sign_in_attempts",
+    metadata,
+    Column("address", Text, primary_key=True),  # IPv6: its /64; or what else they fill
+    Column("failures", Integer, nullable=False),
+    _moment("began_at", now=True),
+    postgresql_with={"fillfactor": "50"},
+)
+
+used_sign_in_states = Table(  # sign-ins with a provider work once
+    "used_sign_in_states",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # SHA-256 of the state
+    _moment("used_at", now=True),
 )
 
 # What Pixapi sees ------------------------------------------------------------------------------------------
@@ -180,6 +204,10 @@ tasks = Table(
     Column("status", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),  # last known state, as Pixapi's task JSON
     Column("credits_cost", BigInteger),
+    Column(
+        "charge", BigInteger
+    ),  # what the price book says it costs, and `quote` at most; NULL without a price
+    Column("quote", BigInteger),
     _moment("ended_at"),
     _moment("read_at"),  # last upstream read, failed ones too
     Column("seen_at", DateTime(timezone=True), server_default=NOW),  # when `body` was Pixapi's word
@@ -198,7 +226,19 @@ tasks = Table(
     _moment("created_at", now=True),
     Index(None, "team_id", "created_at", "id"),
     Index(None, "created_at", "id"),
+    Index(None, "status", "created_at", "id"),
+    Index("ix_tasks_open", "created_at", "id", postgresql_where=text("ended_at IS NULL")),
     Index("ix_tasks_unfinished", "next_read_at", postgresql_where=text("ended_at IS NULL")),
+    Index(
+        "ix_tasks_drift",
+        "ended_at",
+        postgresql_where=text("status = 'completed' AND (credits_cost < charge OR credits_cost > quote)"),
+    ),
+    Index(
+        "ix_tasks_odd_cost",
+        "ended_at",
+        postgresql_where=text("status = 'completed' AND credits_cost IS NULL"),
+    ),
     postgresql_with={"fillfactor": "80"},
 )
 
@@ -231,6 +271,7 @@ quota_periods = Table(
     Column("settled", BigInteger, nullable=False, server_default=text("0")),
     Column("held", BigInteger, nullable=False, server_default=text("0")),
     UniqueConstraint("quota_id", "starts_at"),
+    Index(None, "ends_at"),
     # Counters are updated with every call: room on the page and no index over them keep the updates HOT.
     postgresql_with={
         "fillfactor": "50",
@@ -268,6 +309,8 @@ holds = Table(
     Index(None, "key_id", "id"),
     Index(None, "request_id"),
     Index("ix_holds_open", "state", "id", postgresql_where=text("state IN ('held', 'unknown')")),
+    Index("ix_holds_released", "id", postgresql_where=text("state = 'released'")),
+    Index(None, "model", "id"),
     postgresql_with={},
     postgresql_partition_by="RANGE (id)",
 )
@@ -355,6 +398,95 @@ idempotency_records = Table(
     Index(None, "expires_at"),
 )
 
+refusals = Table(  # what was refused, for a day; the id is a UUIDv7 of `at`
+    "refusals",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("team_id", Uuid),
+    Column("key_id", Text),
+    Column("route", Text, nullable=False),
+    Column("operation", Text),
+    Column("model", Text),
+    Column("status", SmallInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text),
+    Column("detail", JSONB, nullable=False),
+    Column("hold_id", Uuid),
+    Column("client", Text),
+    Index(None, "request_id"),
+)
+
+# What people hear of -----------------------------------------------------------------------------------------
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column(
+        "mark", Text, nullable=False
+    ),  # which crossing of its kind and subject: a threshold, a period, a day
+    Column("summary", Text, nullable=False),
+    Column("detail", JSONB, nullable=False),
+    _moment("raised_at", now=True),
+    _moment("seen_at", now=True),  # when its reason was last there, for kinds that must be gone for a while
+    _moment("resolved_at"),
+    CheckConstraint("severity IN ('info', 'warning', 'critical')", name="severity"),
+    Index(
+        "uq_alerts_open",
+        "kind",
+        "subject",
+        "mark",
+        unique=True,
+        postgresql_where=text("resolved_at IS NULL"),
+    ),
+    Index("ix_alerts_open", "id", postgresql_where=text("resolved_at IS NULL")),
+    Index(None, "resolved_at", postgresql_where=text("resolved_at IS NOT NULL")),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("format", Text, nullable=False, server_default="standard"),
+    Column("secret", LargeBinary, nullable=False),  # encrypted, bound to this row's id
+    Column("kinds", ARRAY(Text)),  # NULL: every kind
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("disabled_reason", Text),
+    _moment("created_at", now=True),
+    CheckConstraint("format IN ('standard', 'slack')", name="format"),
+)
+
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("webhook_id", Uuid, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("alert_id", Uuid, ForeignKey("alerts.id", ondelete="CASCADE")),  # NULL: a test
+    Column("event", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="pending"),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    _moment("next_try_at", now=True),
+    _moment("leased_until"),  # a process is sending it
+    Column("last_status", SmallInteger),
+    Column("last_error", Text),
+    _moment("last_tried_at"),
+    _moment("delivered_at"),
+    _moment("created_at", now=True),
+    CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+    CheckConstraint("event IN ('alert.raised', 'alert.resolved', 'test')", name="event"),
+    Index("uq_alert_deliveries_alert_id_webhook_id_event", "alert_id", "webhook_id", "event", unique=True),
+    Index(None, "webhook_id", "id"),
+    Index(None, "state", "id"),
+    Index("ix_alert_deliveries_pending", "next_try_at", postgresql_where=text("state = 'pending'")),
+)
+
 # Who changed what ------------------------------------------------------------------------------------------
 
 audit_entries = Table(
@@ -369,5 +501,8 @@ audit_entries = Table(
     Column("detail", JSONB, nullable=False),
     _moment("made_at", now=True),
     Index(None, "subject_type", "subject_id", "id"),
+    Index(None, "subject_type", "id"),
+    Index(None, "actor", "id"),
+    Index(None, "action", "id"),
     Index(None, "team_id", "id"),
 )

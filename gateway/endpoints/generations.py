@@ -188,7 +188,9 @@ class Generations:
         except BaseException:
             # The process is ending, or a defect: the call may have been sent.
             await asyncio.shield(
-                self.ledger.end_surely(hold.id, Conclusion(state="unknown", reason="interrupted"))
+                self.ledger.end_surely(
+                    hold.id, Conclusion(state="unknown", reason="interrupted"), order=hold.order
+                )
             )
             raise
         finally:
@@ -263,7 +265,7 @@ class Generations:
 
     async def _ended(self, hold: Hold, conclusion: Conclusion, finished: Finished) -> Finished:
         """The call with what is left of the quota after its end."""
-        ending = self.ledger.end_surely(hold.id, conclusion, _sent(finished.dispatched), hold.order.team_id)
+        ending = self.ledger.end_surely(hold.id, conclusion, _sent(finished.dispatched), hold.order)
         ended = await self._concluded(hold, ending, finished)
         return replace(finished, remaining=None if ended is None else ended.remaining)
 

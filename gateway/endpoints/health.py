@@ -12,8 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access.admin_tokens import AdminTokens
 from gateway.access.authenticator import bearer_token
+from gateway.exposition import merged
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
+from gateway.siblings import Siblings
 from gateway.telemetry import Metrics
 
 JSON = (b"content-type", b"application/json")
@@ -48,10 +50,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Exposition:
-    """Prometheus's page: for everyone when `public`, else with the metrics token or an admin token."""
+    """Prometheus's page: for everyone when `public`, else with the metrics token or an admin token.
+
+    `page` is that of this process. Of several workers any is asked, and answers for all of them.
+    """
 
     metrics: Metrics
-    gauges: Callable[[], None]
+    page: Callable[[], bytes]
+    siblings: Siblings
     public: bool
     token: str | None
     admin_tokens: AdminTokens
@@ -62,6 +68,19 @@ class Exposition:
         known = self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
         if not (self.public or known):
             await self.admin_tokens.authenticate([value.decode("latin-1") for value in authorization])
-        self.gauges()
         content_type = (b"content-type", CONTENT_TYPE_LATEST.encode())
-        await reply(send, 200, [content_type], generate_latest(self.metrics.registry))
+        await reply(send, 200, [content_type], await self._pages())
+
+    async def _pages(self) -> bytes:
+        seat = self.siblings.seat
+        if seat is None:
+            pages, silent = self.page(), 0
+        else:
+            others = await self.siblings.pages()
+            silent = seat.count - 1 - len(others)
+            texts = {number: text.decode() for number, text in {seat.number: self.page(), **others}.items()}
+            pages = merged(texts).encode()
+        count = 1 if seat is None else seat.count
+        self.metrics.workers.labels("answered").set(count - silent)
+        self.metrics.workers.labels("silent").set(silent)
+        return pages + generate_latest(self.metrics.scrape)

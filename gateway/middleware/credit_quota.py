@@ -111,7 +111,9 @@ class CreditQuotaMiddleware:
             operation=operation.value,
             model=model.id,
             quote=price.hold,
+            charge=None if model.category is None else price.credits,  # what has no category has no price
             repeatable=exchange.repeatable,
+            team=principal.team_slug,
         )
         placed = await self._ledger.place(order)
         return Hold(placed.id, order, model, price.credits, placed.remaining)

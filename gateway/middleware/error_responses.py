@@ -39,6 +39,7 @@ class ErrorResponsesMiddleware:
             exchange.failure = error.reason
             if started:
                 raise
+            exchange.refused = error
             await _answer(error, exchange, send)
             if exchange.when_failure_sent is not None:
                 exchange.when_failure_sent()
@@ -47,7 +48,8 @@ class ErrorResponsesMiddleware:
             log.exception("request failed", extra={"request_id": exchange.request_id})
             if started:
                 raise
-            await _answer(errors.internal_error(), exchange, send)
+            exchange.refused = errors.internal_error()
+            await _answer(exchange.refused, exchange, send)
 
 
 async def _answer(error: GatewayError, exchange: Exchange, send: Send) -> None:

@@ -75,6 +75,7 @@ def refused(refusal: Refusal, principal: Principal, lane: Lane) -> GatewayError:
         "x-ratelimit-remaining-requests": "0",
         "x-ratelimit-reset-requests": duration(refusal.until_full),
     }
+    detail = {"limit": {"scope": refusal.scope, "by": refusal.by, "limit": refusal.limit, "lane": lane.value}}
     if refusal.by == "calls_in_flight":
         return errors.rate_limited(
             f"{whose} has as many paid calls under way as its max_in_flight allows: {refusal.limit}. Nothing was sent; "
@@ -82,6 +83,7 @@ def refused(refusal: Refusal, principal: Principal, lane: Lane) -> GatewayError:
             "calls_in_flight",
             refusal.wait,
             allowance=allowance,
+            detail=detail,
         )
     what = "Paid calls" if lane is Lane.PAID else "Reads of tasks and models"
     return errors.rate_limited(
@@ -90,6 +92,7 @@ def refused(refusal: Refusal, principal: Principal, lane: Lane) -> GatewayError:
         "requests_per_minute",
         refusal.wait,
         allowance=allowance,
+        detail=detail,
     )
 
 

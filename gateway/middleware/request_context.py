@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from ipaddress import IPv6Address, ip_address
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.principal import Address, Network
+from gateway.access.refusals import Refusal
 from gateway.clock import Clock
 from gateway.ids import uuid7
 from gateway.patience import POSTGRES, REDIS
 from gateway.proxy.exchange import Exchange, Headers, begin
+from gateway.proxy.generation import Operation
+from gateway.proxy.refused import PREFIX, refusal_of
 from gateway.telemetry import Metrics
+from gateway.tracing import Tracing, entered
 
 log = logging.getLogger("gateway.access")
+PAID = frozenset(operation.path for operation in Operation)
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -24,12 +30,21 @@ class RequestContextMiddleware:
     """Outermost: everything below finds the exchange in the scope."""
 
     def __init__(
-        self, app: ASGIApp, clock: Clock, metrics: Metrics, trusted_proxies: Sequence[Network] = ()
+        self,
+        app: ASGIApp,
+        clock: Clock,
+        metrics: Metrics,
+        trusted_proxies: Sequence[Network] = (),
+        tracing: Tracing | None = None,
+        note: Callable[[Refusal], None] | None = None,
     ) -> None:
+        """`note` is told of refusals that are worth keeping."""
         self._app = app
         self._clock = clock
         self._metrics = metrics
         self._trusted = tuple(trusted_proxies)
+        self._tracing = tracing or Tracing()
+        self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,6 +58,9 @@ class RequestContextMiddleware:
             headers=headers,
         )
         begin(scope, exchange)
+        trace = self._tracing.request(exchange.header_values(b"traceparent"))
+        if trace is not None:
+            exchange.answer_headers.append((b"traceresponse", trace.header))
         status = 0
         left = False
 
@@ -64,14 +82,17 @@ class RequestContextMiddleware:
             return message
 
         try:
-            with REDIS.patience(), POSTGRES.patience():
+            with REDIS.patience(), POSTGRES.patience(), nullcontext() if trace is None else entered(trace):
                 await self._app(scope, listen, answer)
         finally:
-            self._record(scope, exchange, 499 if left and status == 0 else status)
+            status = 499 if left and status == 0 else status
+            self._record(scope, exchange, status)
+            if trace is not None:
+                trace.end(scope["method"], _route(scope), status, _attributes(exchange))
 
     def _record(self, scope: Scope, exchange: Exchange, status: int) -> None:
         seconds = self._clock.monotonic() - exchange.started
-        route = getattr(scope.get("route"), "path", None) or "unmatched"
+        route = _route(scope)
         self._metrics.requests.labels(route, scope["method"], str(status)).inc()
         if not exchange.waited:
             self._metrics.seconds.labels(route).observe(seconds)
@@ -79,6 +100,12 @@ class RequestContextMiddleware:
             self._metrics.cache_results.labels(route, exchange.cache).inc()
         if exchange.upstream_ms is not None:
             self._metrics.own_seconds.observe(max(0.0, seconds - exchange.upstream_ms / 1000))
+        if exchange.failure is not None and route in PAID and _refused(exchange, status):
+            self._metrics.refusals.labels(exchange.failure).inc()
+        if self._note is not None and scope["path"].startswith(PREFIX):
+            refusal = refusal_of(exchange, scope["method"], route, status, self._clock.now())
+            if refusal is not None:
+                self._note(refusal)
         if not log.isEnabledFor(logging.INFO):
             return
         principal, hold = exchange.principal, exchange.hold
@@ -105,6 +132,29 @@ class RequestContextMiddleware:
                 "client": str(exchange.client) if exchange.client else None,
             },
         )
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", None) or "unmatched"
+
+
+def _refused(exchange: Exchange, status: int) -> bool:
+    """Whether nothing was sent; the reasons are then words of ours, and few."""
+    return exchange.attempts == 0 and exchange.repeated is None and (status < 500 or status == 503)
+
+
+def _attributes(exchange: Exchange) -> dict[str, str | None]:
+    principal, hold = exchange.principal, exchange.hold
+    return {
+        "gateway.request_id": exchange.request_id,
+        "gateway.team": principal.team_slug if principal else None,
+        "gateway.model": hold.order.model if hold else None,
+        "gateway.operation": exchange.operation.value if exchange.operation else None,
+        "gateway.hold": str(hold.id) if hold else None,
+        "gateway.task_id": exchange.task_id,
+        "gateway.cache": exchange.cache,
+        "error.type": exchange.failure,
+    }
 
 
 def client_address(peer: Address | None, headers: Headers, trusted: Sequence[Network]) -> Address | None:

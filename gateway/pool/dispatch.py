@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from gateway import errors
+from gateway import errors, tracing
 from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.pool.health import Look
@@ -29,6 +29,7 @@ REPEATS = 1  # of each kind
 SENDS = 1 + 2 * REPEATS
 READ_AGAIN_SECONDS = 1.0  # what a repeated read needs to have left
 LARGEST_LIST = 8 * 1024 * 1024
+_A_TASK = "/v1/tasks/{id}"
 REFUSED_RETRY_SECONDS = 5.0  # short: SDKs wait that long before their user hears what is wrong
 
 
@@ -153,19 +154,7 @@ class Dispatcher:
 
     async def look(self, key: UpstreamKey, request_id: str) -> Look:
         """What the model list says of a key, whether it rests or not; nothing is reported to the pool."""
-        call = self._read_call(key, "/v1/models", request_id, self._read_timeout)
-        outcome, reply = await self._sent(call, key)
-        if reply is None:
-            if outcome.verdict is Verdict.KEY_REFUSED:
-                return Look.REFUSED
-            # Whose account is known to be empty is known.
-            return Look.ACCEPTED if outcome.verdict is Verdict.KEY_EXHAUSTED else Look.UNDECIDED
-        try:
-            large = reply.body.size > LARGEST_LIST
-            body = b"" if large else b"".join([chunk async for chunk in reply.body.chunks()])
-        finally:
-            reply.body.close()
-        return Look.ACCEPTED if outcomes.is_model_list(body) else Look.UNDECIDED
+        return (await list_models(self._client, key.secret, request_id, self._read_timeout)).look
 
     def take_task_read(self, account: str, preferred: UUID, purpose: ReadFor) -> Lease | None:
         """A lease for `read_with`, as `Pool.take_task_read` gives it."""
@@ -189,12 +178,8 @@ class Dispatcher:
         self, lease: Lease, path: str, request_id: str, timeout: float
     ) -> tuple[Outcome, Reply | None]:
         self._repeats.made()
-        call = self._read_call(lease.key, path, request_id, timeout)
+        call = _read_call(lease.key.secret, path, request_id, timeout)
         return await self._attempt(lease, call, Dispatched(Verdict.NOT_SENT, None))
-
-    def _read_call(self, key: UpstreamKey, path: str, request_id: str, timeout: float) -> Call:
-        headers = toward_pixapi(secret=key.secret, request_id=request_id, accept=b"application/json")
-        return Call("GET", path, headers, timeout)
 
     def _paid_request(self, call: PaidCall, key: UpstreamKey) -> Call:
         headers = toward_pixapi(
@@ -211,38 +196,90 @@ class Dispatcher:
     ) -> tuple[Outcome, Reply | None]:
         started = self._clock.monotonic()
         try:
-            outcome, reply = await self._sent(call, lease.key)
+            outcome, reply = await _sent(self._client, call, lease.key.secret)
             self._pool.report(lease, outcome, model)
         finally:
             self._pool.release(lease)
-        spent = round((self._clock.monotonic() - started) * 1000)
+        seconds = self._clock.monotonic() - started
+        if (trace := tracing.current()) is not None:
+            trace.sent(_told(call, lease.key, outcome, len(result.attempts), seconds))
         result.attempts.append(
-            Attempt(lease.key.id, lease.key.label, outcome.verdict.value, outcome.status, spent)
+            Attempt(
+                lease.key.id, lease.key.label, outcome.verdict.value, outcome.status, round(seconds * 1000)
+            )
         )
         return outcome, reply
 
-    async def _sent(self, call: Call, key: UpstreamKey) -> tuple[Outcome, Reply | None]:
-        try:
-            return _judge(await self._client.send(call), key.secret)
-        except NotSentError as error:
-            return outcomes.not_sent(str(error)), None
-        except SentUnknownError as error:
-            return outcomes.unknown(str(error), Trouble.BARE, timed_out=error.timed_out), None
-        except GatewayError as error:
-            # The answer could not be kept (spool full): Pixapi has executed all the same.
-            return outcomes.unknown(f"Pixapi's answer could not be kept ({error.reason})"), None
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What asking for the model list with one key has come to. `body` is empty unless a 2xx came."""
+
+    outcome: Outcome
+    body: bytes = b""
+
+    @property
+    def look(self) -> Look:
+        """What that says of the key."""
+        if self.outcome.verdict is Verdict.KEY_REFUSED:
+            return Look.REFUSED
+        # Whose account is known to be empty is known.
+        known = self.outcome.verdict is Verdict.KEY_EXHAUSTED or outcomes.is_model_list(self.body)
+        return Look.ACCEPTED if known else Look.UNDECIDED
+
+
+async def list_models(client: UpstreamClient, secret: str, request_id: str, timeout: float) -> Listed:
+    """Asks for the free model list with this key; never raises for what Pixapi does."""
+    outcome, reply = await _sent(client, _read_call(secret, "/v1/models", request_id, timeout), secret)
+    if reply is None:
+        return Listed(outcome)
+    try:
+        large = reply.body.size > LARGEST_LIST
+        body = b"" if large else b"".join([chunk async for chunk in reply.body.chunks()])
+    finally:
+        reply.body.close()
+    return Listed(outcome, body)
+
+
+def _read_call(secret: str, path: str, request_id: str, timeout: float) -> Call:
+    headers = toward_pixapi(secret=secret, request_id=request_id, accept=b"application/json")
+    return Call("GET", path, headers, timeout)
+
+
+async def _sent(client: UpstreamClient, call: Call, secret: str) -> tuple[Outcome, Reply | None]:
+    try:
+        return _judge(await client.send(call), secret)
+    except NotSentError as error:
+        return outcomes.not_sent(str(error)), None
+    except SentUnknownError as error:
+        return outcomes.unknown(str(error), Trouble.BARE, timed_out=error.timed_out), None
+    except GatewayError as error:
+        # The answer could not be kept (spool full): Pixapi has executed all the same.
+        return outcomes.unknown(f"Pixapi's answer could not be kept ({error.reason})"), None
+
+
+def _told(call: Call, key: UpstreamKey, outcome: Outcome, repeats: int, seconds: float) -> tracing.Sent:
+    return tracing.Sent(
+        method=call.method,
+        path=_A_TASK if call.path.startswith("/v1/tasks/") else call.path,
+        outcome=outcome.verdict.value,
+        status=outcome.status,
+        upstream_key=key.label,
+        repeats=repeats,
+        seconds=seconds,
+    )
 
 
 def _judge(reply: Reply, secret: str) -> tuple[Outcome, Reply | None]:
     """The outcome of a complete reply; the reply itself only when it is an answer to pass on."""
     if 200 <= reply.status < 300:
-        return Outcome(Verdict.ANSWERED, status=reply.status), reply
+        return Outcome(Verdict.ANSWERED, status=reply.status, date=reply.date), reply
     try:
         text = reply.body.read_small()
     finally:
         reply.body.close()
     outcome = outcomes.classify(reply.status, text, reply.retry_after, secret)
-    return replace(outcome, status=reply.status), None
+    return replace(outcome, status=reply.status, date=reply.date), None
 
 
 def _refused(outcome: Outcome) -> GatewayError:

@@ -101,7 +101,10 @@ class KeyRing:
                 log.error(
                     "upstream key cannot be opened", extra={"upstream_key": row.label, "reason": str(error)}
                 )
-                return None
+                if known is None:
+                    return None
+                # Sealed anew under a master key that this process was not given. A row's secret never changes.
+                secret = known.secret
         return UpstreamKey(row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state)
 
 

@@ -75,15 +75,15 @@ class NewUpstreamKey:
 
 async def add(connection: AsyncConnection, actor: str, vault: Vault, new: NewUpstreamKey) -> UpstreamKey:
     """A new key of the pool, active at once; 409 when its label or its secret is there already."""
-    fingerprint = vault.fingerprint(new.secret)
-    await _refuse_double(connection, new.label, fingerprint)
+    fingerprints = vault.fingerprints(new.secret)
+    await _refuse_double(connection, new.label, fingerprints)
     row_id = uuid7()
     statement = upstream_keys.insert().values(
         id=row_id,
         label=new.label,
         account=new.account or new.label,
         secret=vault.seal(row_id, new.secret),
-        fingerprint=fingerprint,
+        fingerprint=fingerprints[0],
         last4=new.secret[-4:],
         weight=new.weight,
         max_in_flight=new.max_in_flight,
@@ -112,7 +112,7 @@ async def find(connection: AsyncConnection, key: str, *, lock: bool = False) -> 
 async def has_secret(connection: AsyncConnection, vault: Vault, key: UUID, secret: str) -> bool:
     """Whether this is the stored key's secret."""
     stored = select(upstream_keys.c.fingerprint).where(upstream_keys.c.id == key)
-    return bool((await connection.execute(stored)).scalar_one() == vault.fingerprint(secret))
+    return bool((await connection.execute(stored)).scalar_one() in vault.fingerprints(secret))
 
 
 async def page(connection: AsyncConnection, which: PageOf) -> Page[UpstreamKey]:
@@ -128,7 +128,7 @@ async def update(
     before = await find(connection, key, lock=True)
     changed = {name: value for name, value in changes.items() if getattr(before, name) != value}
     if "label" in changed:
-        await _refuse_double(connection, str(changed["label"]), None)
+        await _refuse_double(connection, str(changed["label"]), [])
     return await _change(connection, actor, before, "upstream-key.update", changed)
 
 
@@ -212,10 +212,11 @@ async def _change(
     return after
 
 
-async def _refuse_double(connection: AsyncConnection, label: str, fingerprint: bytes | None) -> None:
+async def _refuse_double(connection: AsyncConnection, label: str, fingerprints: list[bytes]) -> None:
     table = upstream_keys.c
-    query = select(table.label, (table.fingerprint == fingerprint).label("same")).where(
-        table.removed_at.is_(None), or_(table.label == label, table.fingerprint == fingerprint)
+    same = table.fingerprint.in_(fingerprints)
+    query = select(table.label, same.label("same")).where(
+        table.removed_at.is_(None), or_(table.label == label, same)
     )
     for row in await connection.execute(query):
         if row.same:

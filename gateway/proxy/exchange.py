@@ -12,6 +12,7 @@ from starlette.types import Scope
 from gateway.access.principal import Address, Principal
 from gateway.catalog.price_book import ModelPrice
 from gateway.credits.terms import Order, Repeatable
+from gateway.errors import GatewayError
 from gateway.proxy.generation import Generation, Operation
 from gateway.proxy.paid_calls import Seat
 from gateway.spool import SpooledBody
@@ -66,6 +67,7 @@ class Exchange:
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body_complete: bool = False  # whether the request's body has been read to its end
     failure: str | None = None  # the reason of the error that was answered
+    refused: GatewayError | None = None  # that error itself, when it was the whole answer
     when_failure_sent: Callable[[], None] | None = None  # for a call that was executed, or may have been
 
     def header(self, name: bytes) -> bytes | None:

@@ -6,13 +6,14 @@ the record says less: a process may have been killed between the two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Float, Uuid, any_, bindparam, delete, func, select, text, update
+from sqlalchemy import ARRAY, Float, Uuid, and_, any_, bindparam, delete, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.db.engine import Database
 from gateway.db.tables import holds, idempotency_records, tasks
@@ -48,6 +49,27 @@ class Kept:
     body: bytes | None = None
     path: str | None = None
     lives: float | None = None  # seconds from now; None leaves the record's own time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeatability:
+    """How a call can be repeated: by its Idempotency-Key, or else by an SDK's retries, of which `taken` joined it."""
+
+    hold_id: UUID
+    by_key: bool
+    state: str
+    taken: int
+
+
+async def of_holds(connection: AsyncConnection, hold_ids: Collection[UUID]) -> dict[UUID, Repeatability]:
+    """How the calls of these holds can be repeated; those that cannot (any more) are left out."""
+    query = select(
+        idempotency_records.c.hold_id,
+        idempotency_records.c.idempotency_key.is_not(None).label("by_key"),
+        idempotency_records.c.state,
+        idempotency_records.c.taken,
+    ).where(idempotency_records.c.hold_id.in_(hold_ids))
+    return {row.hold_id: Repeatability(**row._mapping) for row in await connection.execute(query)}
 
 
 class Records:
@@ -166,7 +188,9 @@ _RECORD = select(
     .label("ended_ago"),
 ).select_from(
     idempotency_records.join(holds, holds.c.id == idempotency_records.c.hold_id).outerjoin(
-        tasks, tasks.c.hold_id == holds.c.id
+        # By the task's own id: it is the primary key.
+        tasks,
+        and_(tasks.c.id == holds.c.task_id, tasks.c.hold_id == holds.c.id),
     )
 )
 

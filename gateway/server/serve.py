@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -21,8 +24,10 @@ from gateway.server.draining import DrainingServer
 from gateway.server.protocol import protocol_class
 from gateway.server.signals import ENDING
 from gateway.server.workers import Workers, report_up
+from gateway.siblings import SEAT
 
 BACKLOG = 2048
+LONGEST_PLACE = 60
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +69,24 @@ def serve(
     if options.workers == 1:
         return _serve_here(app, options, sockets, ENDING, started)
     try:
-        target = partial(_serve_as_worker, str(app), options, sockets)
-        return Workers(target, options.workers, options.drain_seconds).run(started)
+        with meeting_place() as folder:
+            target = partial(_serve_as_worker, str(app), options, sockets, folder)
+            return Workers(target, options.workers, options.drain_seconds).run(started)
     finally:
         for listener in sockets:
             listener.close()
+
+
+@contextmanager
+def meeting_place() -> Iterator[str]:
+    """A folder for the workers' sockets that only this user may enter, gone afterwards."""
+    usual = tempfile.gettempdir()
+    # The path of a Unix socket has room for about 100 bytes.
+    place = usual if len(os.fsencode(usual)) <= LONGEST_PLACE else "/tmp"  # noqa: S108
+    with tempfile.TemporaryDirectory(
+        prefix="pixapi-gateway-", dir=place, ignore_cleanup_errors=True
+    ) as folder:
+        yield folder
 
 
 def _serve_here(
@@ -98,8 +116,9 @@ def _serve_here(
 
 
 def _serve_as_worker(
-    app: str, options: ServerOptions, sockets: list[socket.socket], pipe: Connection
+    app: str, options: ServerOptions, sockets: list[socket.socket], folder: str, number: int, pipe: Connection
 ) -> None:
+    os.environ[SEAT] = f"{number}:{options.workers}:{folder}"
     # A terminal sends them to all; the parent passes on what counts.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -28,22 +28,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Worker:
-    """A process, and the pipe by which it says that it serves and learns that its parent is gone."""
+    """A process, and the pipe by which it says that it serves and learns that its parent is gone.
+
+    `number` counts from 0; a replacement takes over that of the process it replaces.
+    """
 
     process: SpawnProcess
     pipe: Connection
+    number: int
     up: bool = False
 
 
 class Workers:
-    """Keeps `count` processes running `target(pipe)`, which calls `report_up` when it serves and returns its exit code.
+    """Keeps `count` processes running `target(number, pipe)`, which calls `report_up` when it serves and returns its
+    exit code.
 
     A worker that fails before all have come up ends everything: it would fail again. Later ones are replaced, after
     a rest that doubles while replacements fail. SIGTERM, SIGINT or SIGHUP drains all; a second one that is not SIGHUP
     ends them within 1 s.
     """
 
-    def __init__(self, target: Callable[[Connection], None], count: int, drain_seconds: float) -> None:
+    def __init__(self, target: Callable[[int, Connection], None], count: int, drain_seconds: float) -> None:
         self._target = target
         self._count = count
         self._drain_seconds = drain_seconds
@@ -56,7 +61,7 @@ class Workers:
     def run(self, on_started: Callable[[], None] | None = None) -> int:
         """0 when every worker drained, 1 when one failed to start or had to be ended."""
         with handled(ENDING, self._signalled):
-            self._workers = [self._start() for _ in range(self._count)]
+            self._workers = [self._start(number) for number in range(self._count)]
             started = False
             while not self._signals and not self._failed:
                 self._watch()
@@ -71,12 +76,12 @@ class Workers:
         if number != signal.SIGHUP or not self._signals:
             self._signals += 1
 
-    def _start(self) -> Worker:
+    def _start(self, number: int) -> Worker:
         ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=self._target, args=(theirs,))
+        process = multiprocessing.get_context("spawn").Process(target=self._target, args=(number, theirs))
         process.start()
         theirs.close()
-        return Worker(process, ours)
+        return Worker(process, ours, number)
 
     def _watch(self) -> None:
         """Wait for a word or the end of a worker, a moment at most."""
@@ -100,7 +105,8 @@ class Workers:
                 self._rest = min(self._rest * 2, LONGEST_REST_SECONDS)
             self._replace_at = time.monotonic() + self._rest
         if started and len(self._workers) < self._count and time.monotonic() >= self._replace_at:
-            self._workers.append(self._start())
+            taken = {worker.number for worker in self._workers}
+            self._workers.append(self._start(min(set(range(self._count)) - taken)))
 
     def _end(self) -> int:
         ends_at = time.monotonic() + self._drain_seconds + OVERDUE_SECONDS

@@ -5,8 +5,16 @@ Read by `runtime` and `cli` alone; everything else receives values.
 """
 
 from gateway.settings.loading import load, masked
-from gateway.settings.model import Settings
+from gateway.settings.model import ADMIN_CONNECTIONS, Settings
 from gateway.settings.problems import Problem, SettingsError
 from gateway.settings.sources import find_config_dir
 
-__all__ = ["Problem", "Settings", "SettingsError", "find_config_dir", "load", "masked"]
+__all__ = [
+    "ADMIN_CONNECTIONS",
+    "Problem",
+    "Settings",
+    "SettingsError",
+    "find_config_dir",
+    "load",
+    "masked",
+]

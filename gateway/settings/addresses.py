@@ -33,6 +33,7 @@ _REDIS_OPTIONS = {
     "ssl_keyfile": r".+",
     "ssl_password": r".*",
 }
+TRACES = "/v1/traces"
 _PERCENT_ENCODE = "percent-encode special characters of the password (@ is %40, / is %2F, # is %23, ? is %3F)"
 
 
@@ -95,6 +96,33 @@ def check_origin(url: str) -> str:
         )
     check_host(parts.hostname)
     return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def check_collector(url: str) -> str:
+    """An http or https address of OTLP, with `/v1/traces` at its end as OpenTelemetry has it."""
+    parts = _split(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an address like http://collector:4318")
+    if "@" in parts.netloc:
+        raise ValueError(
+            "must not hold a user name or password; a token goes into OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    if "?" in url or "#" in url:
+        raise ValueError("must not have a query or fragment")
+    check_host(parts.hostname)
+    return url.rstrip("/").removesuffix(TRACES) + TRACES
+
+
+def check_issuer(url: str) -> str:
+    """An https address, perhaps with a path, kept to the letter: it is compared so. http is for this machine alone."""
+    parts = _split(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an address like https://id.example.com")
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError("must begin with https:// unless the provider is on this machine")
+    if "@" in parts.netloc or "?" in url or "#" in url:
+        raise ValueError("must not hold a user name, password, query or fragment")
+    return url
 
 
 def check_proxy(url: str) -> str:

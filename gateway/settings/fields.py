@@ -5,7 +5,16 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from gateway.settings.secrets import Masking, Secret
 
@@ -52,7 +61,18 @@ def fold_case(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def with_openid(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Scopes that make it OpenID Connect."""
+    if "openid" not in entries:
+        raise ValueError("must hold openid; without it the provider does not say who signed in")
+    return entries
+
+
 AnyCase = BeforeValidator(fold_case)
 Listed = BeforeValidator(split_list)
 Distinct = AfterValidator(no_duplicates)
 SecretList = Annotated[tuple[Secret, ...], Listed, AfterValidator(not_empty), Distinct, Masking.WHOLE]
+GroupName = Annotated[str, Field(min_length=1, max_length=500)]
+ScopeName = Annotated[str, Field(pattern=r"^[!#-\[\]-~]{1,200}$")]
+# Made by somebody else, who knows how long it has to be.
+GivenSecret = Annotated[SecretStr, Field(min_length=1)]

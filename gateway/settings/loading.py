@@ -105,7 +105,7 @@ def _shown(setting: str, value: object) -> object:
     if mark is Masking.WHOLE:
         return [MASK] * len(value) if isinstance(value, tuple) else MASK
     if isinstance(value, tuple):
-        return [str(entry) for entry in value]
+        return [entry if isinstance(entry, int) else str(entry) for entry in value]
     if isinstance(value, Decimal):
         return format(value, "f")
     return mask_address(str(value)) if mark is Masking.PASSWORD else str(value)

@@ -16,6 +16,7 @@ from gateway.settings.problems import Problem
 from gateway.settings.secrets import MAKE_ONE, Masking, mask_address
 from gateway.settings.sections import (
     Admin,
+    Alerts,
     Cache,
     Credits,
     Database,
@@ -25,6 +26,7 @@ from gateway.settings.sections import (
     Repeats,
     Secrets,
     Server,
+    Tracing,
     Upstream,
 )
 
@@ -44,9 +46,16 @@ class Settings(BaseModel):
     secrets: Secrets
     admin: Admin
     metrics: Metrics
+    alerts: Alerts
+    tracing: Tracing
     log: Log
     config_dir: Path = Field(description="Where gateway.toml and models.toml come from.")
     warnings: tuple[str, ...] = Field(default=(), description="What works and is probably not meant.")
+
+    @property
+    def database_connections(self) -> int:
+        """Connections to Postgres that one process may open: those of paid calls, and those of the admin side."""
+        return self.database.pool_size + ADMIN_CONNECTIONS
 
     @property
     def upstream_connections(self) -> int:
@@ -79,6 +88,12 @@ AT_MOST = (
     ("database.lock_timeout", "database.statement_timeout"),
     ("admin.session_idle", "admin.session_absolute"),
 )
+
+
+# Signing in with a provider takes all of these, and the groups that may.
+ADMIN_CONNECTIONS = 3  # of the admin side, in each process, besides database.pool_size
+OIDC = ("admin.oidc_issuer", "admin.oidc_client_id", "admin.oidc_client_secret")
+OIDC_GROUPS = ("admin.oidc_admin_groups", "admin.oidc_viewer_groups")
 
 
 def environment_name(setting: str) -> str:
@@ -163,4 +178,14 @@ def _contradictions(
             hold,
             values["credits.unpriced"].source,
             "is required when credits.unpriced is hold_default: set GATEWAY_CREDITS__DEFAULT_HOLD",
+        )
+    given = next((setting for setting in OIDC if get(setting)), None)
+    for setting in (*OIDC, "server.public_url") if given is not None else ():
+        if get(setting) is None and setting not in wrong:
+            yield Problem(
+                setting, "not set", f"is required for signing in with a provider, since {given} is set"
+            )
+    if given is not None and not any(get(setting) or setting in wrong for setting in OIDC_GROUPS):
+        yield Problem(
+            OIDC_GROUPS[0], "not set", f"or {OIDC_GROUPS[1]} must name a group, or nobody could sign in"
         )

@@ -14,8 +14,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from gateway.settings.addresses import (
     Network,
+    check_collector,
     check_database_url,
     check_host,
+    check_issuer,
     check_origin,
     check_proxy,
     check_readable_file,
@@ -23,7 +25,17 @@ from gateway.settings.addresses import (
     check_spool_directory,
     parse_network,
 )
-from gateway.settings.fields import AnyCase, Distinct, Listed, SecretList, Section
+from gateway.settings.fields import (
+    AnyCase,
+    Distinct,
+    GivenSecret,
+    GroupName,
+    Listed,
+    ScopeName,
+    SecretList,
+    Section,
+    with_openid,
+)
 from gateway.settings.secrets import Masking, Secret
 
 MIB, GIB = 1024**2, 1024**3
@@ -121,7 +133,9 @@ class Database(Section):
         description="Address of the Postgres database. Required.",
         examples=["postgresql+psycopg://user:password@localhost:5432/gateway"],
     )
-    pool_size: int = Field(default=10, ge=1, le=1_000, description="Connections of one process.")
+    pool_size: int = Field(
+        default=10, ge=1, le=1_000, description="Connections of one process, besides 3 of the admin side."
+    )
     pool_wait: float = Field(default=1, ge=0.01, le=60, description="Seconds to wait for a free connection.")
     statement_timeout: float = Field(
         default=2, ge=0.01, le=600, description="Seconds one statement of a request may take."
@@ -275,6 +289,42 @@ class Admin(Section):
     session_absolute: float = Field(
         default=28_800, ge=1, le=MONTH, description="Seconds after sign-in that end a dashboard session."
     )
+    oidc_issuer: Annotated[str, AfterValidator(check_issuer)] | None = Field(
+        default=None,
+        description="OpenID Connect provider people may sign in with, as its discovery document spells it.",
+        examples=["https://id.example.com/realms/company"],
+    )
+    oidc_client_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=500,
+        description="The gateway's name at the provider.",
+        examples=["pixapi-gateway"],
+    )
+    oidc_client_secret: Annotated[GivenSecret | None, Masking.WHOLE] = Field(
+        default=None, description="The secret the provider made for this client.", examples=["…"]
+    )
+    oidc_scopes: Annotated[tuple[ScopeName, ...], Listed, AfterValidator(with_openid), Distinct] = Field(
+        default=("openid", "email", "profile"),
+        description="What the provider is asked for; some give groups for a scope of their own.",
+    )
+    oidc_groups_claim: str = Field(
+        default="groups",
+        min_length=1,
+        max_length=200,
+        description="The claim with a person's groups; dots lead into objects, as in realm_access.roles.",
+    )
+    oidc_admin_groups: Annotated[tuple[GroupName, ...], Listed, Distinct] = Field(
+        default=(), description="Groups whose people get the role admin.", examples=[["platform-team"]]
+    )
+    oidc_viewer_groups: Annotated[tuple[GroupName, ...], Listed, Distinct] = Field(
+        default=(), description="Groups whose people get the role viewer.", examples=[["engineering"]]
+    )
+    oidc_ca_file: Annotated[Path, AfterValidator(check_readable_file)] | None = Field(
+        default=None,
+        description="PEM file of certificate authorities to trust for the provider instead of the system's.",
+        examples=["/etc/ssl/certs/company.pem"],
+    )
 
 
 class Metrics(Section):
@@ -285,6 +335,34 @@ class Metrics(Section):
         default=None,
         description="A token that reads /metrics and nothing else; at least 32 bytes.",
         examples=["…"],
+    )
+
+
+class Tracing(Section):
+    """Traces of requests by OpenTelemetry; needs the extra otel."""
+
+    endpoint: Annotated[str, AfterValidator(check_collector)] | None = Field(
+        default=None,
+        description="OTLP/HTTP address of a collector; without one nothing is traced.",
+        examples=["http://collector:4318"],
+    )
+    sample: float = Field(
+        default=1,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced, of those whose caller did not decide in its traceparent.",
+    )
+
+
+class Alerts(Section):
+    """What people are told of: by the log, a metric and webhooks."""
+
+    every: float = Field(
+        default=5, ge=0.05, le=600, description="Seconds between two looks at what there is to tell of."
+    )
+    quota_thresholds: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000)], ...], Listed, Distinct] = Field(
+        default=(50, 80, 95, 100),
+        description="Percent of a quota's limit, settled and held, at which there is an alert; empty for none.",
     )
 
 

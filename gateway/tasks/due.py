@@ -91,10 +91,11 @@ WITH due AS (
         FOR UPDATE OF t SKIP LOCKED
     ) found
 ), known AS (
-    SELECT due.id, k.account, h.quote, coalesce(h.state IN ('held', 'unknown'), false) AS hold_open
+    SELECT due.id, k.account, team.slug, h.quote, coalesce(h.state IN ('held', 'unknown'), false) AS hold_open
     FROM due
     JOIN tasks t ON t.id = due.id
     JOIN upstream_keys k ON k.id = t.upstream_key_id
+    JOIN teams team ON team.id = t.team_id
     LEFT JOIN holds h ON h.id = t.hold_id
 )
 UPDATE tasks t
@@ -106,7 +107,7 @@ RETURNING t.id, t.team_id, t.hold_id, t.upstream_key_id, t.model, t.status, t.bo
           extract(epoch FROM now() - t.created_at) AS age, extract(epoch FROM now() - t.read_at) AS read_ago,
           extract(epoch FROM now() - coalesce(t.seen_at, t.created_at)) AS seen_ago,
           t.reads - coalesce(t.reading_until > now(), false)::integer AS reads,
-          known.account, known.quote, known.hold_open
+          known.account, known.slug, known.quote, known.hold_open
 """)
 
 _HURRY = text("""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -82,6 +83,12 @@ async def find(connection: AsyncConnection, task_id: str, team_id: UUID | None =
     if row is None:
         raise errors.not_found("There is no task with this id.", "task_not_found")
     return _task(row)
+
+
+async def by_ids(connection: AsyncConnection, task_ids: Collection[str]) -> dict[str, ListedTask]:
+    """Those of these tasks that there are."""
+    rows = await connection.execute(_query().where(tasks.c.id.in_(task_ids)))
+    return {row.id: _task(row) for row in rows}
 
 
 def _query() -> Select[Any]:

@@ -255,6 +255,8 @@ class TaskReader:
             conclusion=conclusion,
         )
         stored = await self._registry.store(record, seen)
+        if conclusion is not None and stored.hold_ended:
+            self._metrics.hold_ended(conclusion.state, conclusion.settled, record.team, record.model)
         if conclusion is not None and stored.changed:
             self._metrics.tasks_settled.labels(by).inc()
             if "odd_cost" in conclusion.flags:

@@ -54,6 +54,7 @@ class Reconciler:
         self._reads_per_second = reads_per_second
         self._lease = lease
         self._look_at = 0.0
+        self.stretched = 1.0  # by how much task reads are rarer than promised
         self._reading: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -109,7 +110,8 @@ class Reconciler:
             self._pool.reserve_reads(backlog.account, reserve_for(backlog))
         self._metrics.open_tasks.set(sum(backlog.open for backlog in backlogs))
         self._metrics.reconciler_lag.set(max((backlog.late for backlog in backlogs), default=0.0))
-        self._metrics.reconciler_stretched.set(max(factors.values(), default=1.0))
+        self.stretched = max(factors.values(), default=1.0)
+        self._metrics.reconciler_stretched.set(self.stretched)
 
     def _start(self, record: TaskRecord) -> None:
         task = asyncio.create_task(self._read(record))

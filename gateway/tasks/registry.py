@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from gateway.credits.ledger import conclude
 from gateway.credits.terms import Conclusion
 from gateway.db.engine import Database
-from gateway.db.tables import holds, tasks, upstream_keys
+from gateway.db.tables import holds, tasks, teams, upstream_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class TaskRecord:
     failed_reads: int = 0
     seen_ago: float = 0.0
     reads: int = 0
+    team: str = ""  # its slug, for metrics
 
     def read_since(self, before: TaskRecord) -> bool:
         """Whether a read of the task has ended since `before` was found."""
@@ -82,12 +83,16 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The task's state as it is kept now; `changed` unless it had ended, or was read again, before."""
+    """The task's state as it is kept now; `changed` unless it had ended, or was read again, before.
+
+    `hold_ended` when its hold ended with it: not when an admin, or time, had ended that before.
+    """
 
     status: str
     body: bytes
     ended: bool
     changed: bool
+    hold_ended: bool = False
 
 
 class Registry:
@@ -145,9 +150,10 @@ class Registry:
                 kept = select(tasks.c.status, tasks.c.body, tasks.c.ended_at).where(tasks.c.id == record.id)
                 row = (await connection.execute(kept)).one()
                 return Stored(row.status, row.body, row.ended_at is not None, False)
+            hold_ended = False
             if seen.conclusion is not None:
-                await conclude(connection, record.hold_id, seen.conclusion)
-        return Stored(seen.status, seen.body, seen.conclusion is not None, True)
+                hold_ended = (await conclude(connection, record.hold_id, seen.conclusion)).changed
+        return Stored(seen.status, seen.body, seen.conclusion is not None, True, hold_ended)
 
     async def renew(self, record: TaskRecord, body: bytes | None) -> None:
         """Writes down what an ended task looks like today, its links for instance; None when that could not be read.
@@ -216,9 +222,11 @@ _TASK = (
         _READS.label("reads"),
         upstream_keys.c.account,
         holds.c.quote,
+        teams.c.slug,
     )
     .join_from(tasks, upstream_keys, upstream_keys.c.id == tasks.c.upstream_key_id)
     .join(holds, holds.c.id == tasks.c.hold_id)
+    .join(teams, teams.c.id == tasks.c.team_id)
 )
 
 _BEGIN_READ = text(
@@ -250,4 +258,5 @@ def record_of(row: Any) -> TaskRecord:
         failed_reads=row.failed_reads,
         seen_ago=float(row.seen_ago),
         reads=row.reads,
+        team=row.slug,
     )

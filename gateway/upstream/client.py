@@ -56,12 +56,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A complete reply. The receiver closes `body`."""
+    """A complete reply. The receiver closes `body`; `date` is when Pixapi says that it was made."""
 
     status: int
     content_type: bytes | None
     retry_after: float | None
     body: SpooledBody
+    date: str | None = None
 
 
 class UpstreamClient:
@@ -150,6 +151,7 @@ class UpstreamClient:
             content_type=_content_type(response.headers),
             retry_after=retry_after.seconds(response.headers.get("retry-after"), datetime.now(UTC)),
             body=body,
+            date=response.headers.get("date"),
         )
 
     def _request(self, call: Call) -> httpx.Request:

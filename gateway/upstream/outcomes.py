@@ -79,7 +79,7 @@ class Trouble(Enum):
 class Outcome:
     """A verdict with the error the client would get for it (None when answered) and Pixapi's retry-after in seconds.
 
-    `status` is the reply's, when there was one.
+    `status` and `date` are the reply's, when there was one.
     """
 
     verdict: Verdict
@@ -87,6 +87,7 @@ class Outcome:
     retry_after: float | None = None
     trouble: Trouble | None = None
     status: int | None = None
+    date: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from tests.e2e.data_plane.rig import ASYNC, SYNC, caller, digest_of, new_account
 from tests.e2e.harness import Gateway, Process, eventually
 
 SEATS = 20
-FLOOD, CONNECTIONS = 2000, 50
+FLOOD, CONNECTIONS = 2000, 25
 IN_TIME = 0.05
 
 _numbers = itertools.count(1)

@@ -47,6 +47,8 @@ class KeyRows(Database):
             "team_in_flight": None,
             "key_id": key.public_id,
             "key_name": "laptop",
+            "digest": PEPPERS.sign(key.text),
+            "pepper": PEPPERS.names[0],
             "expires_at": None,
             "noted_long_ago": False,
             "allowed_addresses": None,

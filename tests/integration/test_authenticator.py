@@ -123,6 +123,42 @@ async def test_a_revoked_key_works_ten_seconds_more_at_most_however_often_it_is_
     assert (await rig.refused()).status == 401
 
 
+async def test_a_good_key_is_good_although_its_use_cannot_be_noted(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with rig.database.transaction() as connection:
+        await connection.exec_driver_sql(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = 'disk_full'; END $$"
+        )
+        await connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON team_keys FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+
+    def lines() -> list[str]:
+        found = [one for one in caplog.records if one.message == "the use of a key cannot be noted"]
+        return [f"{vars(one)['reason']} in {vars(one)['detail']}" for one in found]
+
+    try:
+        for _ in range(3):
+            assert (await rig.who()).key_id == rig.team.key_id
+            rig.clock.forward(11)
+        assert lines() == ["no room in team_keys"]
+        rig.clock.forward(60)
+        await rig.who()
+        assert len(lines()) == 2
+    finally:
+        async with rig.database.transaction() as connection:
+            await connection.exec_driver_sql("DROP FUNCTION refuse() CASCADE")
+
+
+async def test_who_holds_a_key_s_row_keeps_nobody_waiting(rig: Rig) -> None:
+    async with rig.database.transaction() as connection:
+        await connection.exec_driver_sql("SELECT 1 FROM team_keys FOR UPDATE")
+        async with asyncio.timeout(0.8):  # the time-out for locks is a second
+            await rig.who()
+
+
 async def test_forgetting_ends_it_at_once(rig: Rig) -> None:
     await rig.who()
     await rig.revoke()

@@ -87,7 +87,7 @@ async def test_the_end_of_a_task_ends_its_hold(
     database: FlakyDatabase, registry: Registry, team: Caller
 ) -> None:
     record = await accepted(database, team)
-    assert await registry.store(record, ended()) == Stored("completed", b"done", True, True)
+    assert await registry.store(record, ended()) == Stored("completed", b"done", True, True, True)
     row, hold = await task_row(database, record.id), await hold_row(database, record.hold_id)
     assert (row.status, row.credits_cost, row.ended_at is None) == ("completed", 1_500_000, False)
     assert (hold.state, hold.settled) == ("settled", 1_500_000)

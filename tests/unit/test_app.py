@@ -44,6 +44,11 @@ FREE = {
     "GET /readyz",
     "GET /metrics",
     "GET /admin/",
+    "GET /admin/login",
+    "POST /admin/login",
+    "POST /admin/logout",
+    "GET /admin/oidc/start",
+    "GET /admin/oidc/callback",
 }
 PAID = {
     "POST /v1/images/generations",
@@ -158,6 +163,10 @@ async def ask(app: Starlette, method: str, path: str, *headers: Header) -> Sent:
         ("GET", "/gateway/account", 401, "invalid_key"),
         ("GET", "/metrics", 401, "invalid_admin_token"),
         ("GET", "/admin/api/teams", 401, "invalid_admin_token"),
+        ("GET", "/admin/logout", 405, "method_not_allowed"),
+        ("GET", "/admin/oidc/start", 404, "not_found"),  # not configured
+        ("GET", "/admin/oidc/callback", 404, "not_found"),
+        ("POST", "/admin/login", 415, "unsupported_media_type"),
     ],
 )
 async def test_failures_have_one_shape(

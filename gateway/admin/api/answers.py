@@ -15,6 +15,9 @@ from msgspec import Meta, Struct
 from gateway.access.admin_tokens import AdminToken, Role
 from gateway.access.team_keys import KeyState, TeamKey
 from gateway.access.teams import Team
+from gateway.alerts.facts import Kind, Severity
+from gateway.alerts.facts import State as AlertState
+from gateway.alerts.records import Alert
 from gateway.credits.amount import to_decimal
 from gateway.credits.quotas import Period, Quota
 from gateway.db.audit_listing import AuditEntry
@@ -185,12 +188,28 @@ class CountsAnswer(Struct, frozen=True, kw_only=True):
     unknown_holds: int
 
 
+class AlertAnswer(Struct, frozen=True, kw_only=True):
+    """An alert. `subject` is what it is about, such as `quota:<id>`; `detail` holds amounts as text."""
+
+    id: UUID
+    kind: Kind
+    severity: Severity
+    state: AlertState
+    subject: str
+    summary: str
+    detail: Mapping[str, Any]
+    raised_at: Moment
+    resolved_at: Moment | None
+
+
 class StatusAnswer(Struct, frozen=True, kw_only=True):
-    """The gateway's state; `counts` is null while the database does not answer."""
+    """The gateway's state; `counts` and `alerts` are null while the database does not answer. `alerts` are the newest
+    100 that are open."""
 
     version: str
     database: DatabaseAnswer
     counts: CountsAnswer | None
+    alerts: list[AlertAnswer] | None
 
 
 class CsvAnswer(Struct, frozen=True):
@@ -248,6 +267,10 @@ def of_task(task: ListedTask) -> TaskAnswer:
 
 def of_audit_entry(entry: AuditEntry) -> AuditAnswer:
     return AuditAnswer(**fields_of(entry))
+
+
+def of_alert(alert: Alert) -> AlertAnswer:
+    return AlertAnswer(**fields_of(alert), state=alert.state)
 
 
 def of_admin_token(token: AdminToken) -> AdminTokenAnswer:

@@ -16,7 +16,11 @@ async def page(api: AdminApi, call: AdminCall[Nothing, AuditQuery]) -> Listing[A
     async with api.database.autocommit() as connection:
         team = None if query.team is None else await teams.find(connection, query.team)
         narrow = AuditFilter(
-            subject_type=query.subject_type, subject_id=query.subject_id, team_id=team.id if team else None
+            subject_type=query.subject_type,
+            subject_id=query.subject_id,
+            actor=query.actor,
+            action=query.action,
+            team_id=team.id if team else None,
         )
         found = await audit_listing.page(connection, narrow, PageOf(query.limit, query.after))
     return listing(found, of_audit_entry)

@@ -46,7 +46,7 @@ def require_role(route: AdminRoute, caller: AdminPrincipal) -> None:
         return
     if route.role != "viewer" or route.method != "GET":
         raise errors.forbidden(
-            "This admin token only reads (role viewer); changes need one with the role admin.", "role"
+            "The role viewer only reads; changes need a token or session with the role admin.", "role"
         )
 
 

@@ -150,12 +150,15 @@ def of_hold(hold: ListedHold) -> HoldAnswer:
 
 
 def of_request(hold: ListedHold, sent: list[Attempt]) -> RequestAnswer:
-    names = AttemptAnswer.__struct_fields__
     return RequestAnswer(
         **_of_hold(hold),
         shadow_refused="shadow_refused" in hold.flags,
-        attempts=[AttemptAnswer(**{name: getattr(one, name) for name in names}) for one in sent],
+        attempts=[of_attempt(one) for one in sent],
     )
+
+
+def of_attempt(sent: Attempt) -> AttemptAnswer:
+    return AttemptAnswer(**{name: getattr(sent, name) for name in AttemptAnswer.__struct_fields__})
 
 
 def _of_hold(hold: ListedHold) -> dict[str, Any]:

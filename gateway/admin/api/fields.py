@@ -22,12 +22,16 @@ from pydantic_core import CoreSchema
 
 from gateway.access.team_keys import LONGEST_OVERLAP, normal_address
 from gateway.access.teams import LONGEST_SLUG, SLUG, looks_like_id
+from gateway.alerts.facts import KINDS
+from gateway.alerts.messages import LONGEST_URL, checked_url
 from gateway.credits import usage
 from gateway.credits.amount import NotAnAmountError, from_decimal
 from gateway.db.paging import LARGEST_LIMIT, checked_cursor
 from gateway.pool import upstream_keys
 
 LARGEST_COUNT = 1_000_000
+# More than spaces; which characters are visible at all is Unicode's matter.
+_VISIBLE = {"type": "string", "minLength": 1, "pattern": r"\S"}
 _INVISIBLE = frozenset({"Cc", "Cs", "Cn", "Co", "Zl", "Zp"})
 
 
@@ -43,11 +47,12 @@ def visible_text(value: object, longest: int) -> str:
     return text
 
 
-def whole_number(value: object, smallest: int, largest: int) -> int:
-    """`value` as an int; raises ValueError unless it is a whole number in the range. Text is not a number."""
-    if not isinstance(value, int) or isinstance(value, bool) or not smallest <= value <= largest:
+def whole_number(value: Any, smallest: int, largest: int) -> int:
+    """`value` as an int; raises ValueError unless it is a whole number in the range. Text is not a number; 5.0 is 5."""
+    number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+    if not number or not smallest <= value <= largest or value != int(value):
         raise ValueError(f"must be a whole number from {smallest} to {largest}")
-    return value
+    return int(value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +72,7 @@ class Checked:
 
 
 def _text_of(longest: int, description: str) -> Checked:
-    schema = {"type": "string", "minLength": 1, "maxLength": longest, "description": description}
+    schema = {**_VISIBLE, "maxLength": longest, "description": description}
     return Checked(lambda value: visible_text(value, longest), schema)
 
 
@@ -176,6 +181,19 @@ def _label(value: object) -> str:
     return label
 
 
+def _webhook_url(value: object) -> str:
+    return checked_url(visible_text(value, LONGEST_URL))
+
+
+def _kinds(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= len(KINDS):
+        raise ValueError("must be a list of kinds of alerts, or null for every kind")
+    for kind in value:
+        if kind not in KINDS:
+            raise ValueError(f"'{str(kind)[:64]}' is no kind of alert; they are {', '.join(KINDS)}")
+    return tuple(dict.fromkeys(value))
+
+
 def _cursor(value: object) -> str:
     return checked_cursor(visible_text(value, 1000))
 
@@ -205,15 +223,41 @@ def _one_of(*choices: str) -> Checked:
     return Checked(check, {"type": "string", "enum": list(choices)})
 
 
-_LIST = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 200}
-_SLUG = {"type": "string", "pattern": f"^{SLUG.pattern}$", "maxLength": LONGEST_SLUG}
-_LABEL = {"type": "string", "minLength": 1, "maxLength": 64}
+_LIST = {"type": "array", "items": {**_VISIBLE, "maxLength": 128}, "minItems": 1, "maxItems": 200}
+_SLUG = {
+    "type": "string",
+    "pattern": f"^{SLUG.pattern}$",
+    "maxLength": LONGEST_SLUG,
+    "description": "not what looks like an id",
+}
+_LABEL = {**_VISIBLE, "maxLength": 64}
 _ZONE = {"type": "string", "description": "an IANA name, such as Europe/Berlin"}
 _MOMENT = {"type": "string", "format": "date-time", "description": "in the future, with a zone"}
 _CREDITS = {"type": "number", "minimum": 0, "description": "credits; six decimals are kept"}
-_BOUND = {"type": "string", "description": "a date, or a time with a zone on a quarter of an hour"}
-_BY = {"type": "string", "description": f"one or several of {', '.join(usage.DIMENSIONS)}, with commas"}
-_SECRET = {"type": "string", "minLength": 8, "maxLength": 512, "writeOnly": True}
+_BOUND = {
+    "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}],
+    "description": "a date, or a time with a zone on a quarter of an hour",
+}
+_DIMENSION = f"(?:{'|'.join(usage.DIMENSIONS)})"
+_BY = {
+    "type": "string",
+    "pattern": f"^{_DIMENSION}(?:,{_DIMENSION})*$",
+    "description": f"one or several of {', '.join(usage.DIMENSIONS)}, with commas",
+}
+_SECRET = {
+    "type": "string",
+    "minLength": 8,
+    "maxLength": 512,
+    "pattern": f"^{upstream_keys.SECRET.pattern}$",
+    "writeOnly": True,
+}
+_URL = {
+    "type": "string",
+    "pattern": "^https?://",
+    "maxLength": LONGEST_URL,
+    "description": "an http or https address",
+}
+_KINDS = {"type": "array", "items": {"type": "string", "enum": list(KINDS)}, "minItems": 1}
 _CURSOR = {
     "type": "string",
     "minLength": 1,
@@ -249,5 +293,12 @@ HoldStateName = Annotated[
     Literal["held", "settled", "released", "unknown"], _one_of("held", "settled", "released", "unknown")
 ]
 OutcomeName = Annotated[Literal["settle", "release"], _one_of("settle", "release")]
+WebhookUrl = Annotated[str, Checked(_webhook_url, _URL)]
+WebhookFormat = Annotated[Literal["standard", "slack"], _one_of("standard", "slack")]
+Kinds = Annotated[tuple[str, ...], Checked(_kinds, _KINDS)]
+AlertStateName = Annotated[Literal["open", "resolved"], _one_of("open", "resolved")]
+DeliveryStateName = Annotated[
+    Literal["pending", "delivered", "failed"], _one_of("pending", "delivered", "failed")
+]
 PageLimit = Annotated[int, Checked(_page_limit, _PAGE)]
 Cursor = Annotated[str, Checked(_cursor, _CURSOR)]

@@ -23,7 +23,7 @@ async def page(api: AdminApi, call: AdminCall[Nothing, HoldQuery]) -> Listing[Ho
 async def requests(api: AdminApi, call: AdminCall[Nothing, HoldQuery]) -> Listing[RequestAnswer]:
     async with api.database.autocommit() as connection:
         found = await _page(connection, call.query)
-        sent = await holds.attempts_of(connection, found)
+        sent = await holds.attempts_of(connection, found.items)
     return listing(found, lambda hold: of_request(hold, sent.get(hold.id, [])))
 
 

@@ -1,4 +1,4 @@
-"""The rows of the admin API as Starlette routes: token, role, body and query are checked here, for every row alike."""
+"""The rows of the admin API as Starlette routes: caller, role, body and query are checked here, for every row alike."""
 
 from __future__ import annotations
 
@@ -9,42 +9,50 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from gateway import errors
-from gateway.access.admin_tokens import AdminTokens
+from gateway.access.route_access import DeclaredRoute
 from gateway.admin.api.answers import CsvAnswer, encode
 from gateway.admin.api.binding import invoke, require_role
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.route import AdminApi, AdminRoute
 from gateway.admin.api.routes import ROUTES
+from gateway.admin.callers import Callers
 from gateway.proxy import strict_json
 
 LARGEST_BODY = 1024 * 1024
 
 
-def admin_routes(api: AdminApi, tokens: AdminTokens) -> list[BaseRoute]:
+def admin_routes(api: AdminApi, callers: Callers) -> list[BaseRoute]:
     """Every row of the table under its full path. Failures are raised as GatewayError, never answered here."""
     paths: dict[str, dict[str, AdminRoute]] = {}
     for row in ROUTES:
         paths.setdefault(row.path, {})[row.method] = row
-    return [Route(PREFIX + path, AdminPath(api, tokens, rows)) for path, rows in paths.items()]
+    return [
+        DeclaredRoute(
+            PREFIX + path,
+            AdminPath(api, callers, rows),
+            {method: row.role for method, row in rows.items()},
+        )
+        for path, rows in paths.items()
+    ]
 
 
 class AdminPath:
     """One path of the admin API: an ASGI app that knows the rows of its methods."""
 
-    def __init__(self, api: AdminApi, tokens: AdminTokens, rows: Mapping[str, AdminRoute]) -> None:
+    def __init__(self, api: AdminApi, callers: Callers, rows: Mapping[str, AdminRoute]) -> None:
         self._api = api
-        self._tokens = tokens
+        self._callers = callers
         self._rows = dict(rows)
         if "GET" in rows:
             self._rows["HEAD"] = rows["GET"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        caller = await self._tokens.authenticate(request.headers.getlist("authorization"))
+        caller = await self._callers.caller(request.method, request)
         row = self._rows.get(request.method)
         if row is None:
             raise errors.method_not_allowed(", ".join(sorted(self._rows)))

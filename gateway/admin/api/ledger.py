@@ -14,14 +14,17 @@ async def verify(api: AdminApi, _call: AdminCall[Nothing, Nothing]) -> ProofAnsw
 
 
 async def repair(api: AdminApi, call: AdminCall[Nothing, Nothing]) -> RepairAnswer:
-    """A team is repaired in a transaction of its own, so calls of the others go on."""
+    """A team is repaired in a transaction of its own, so calls of the others go on.
+
+    While another proof runs this is 409 before anything is changed; the proof of what was repaired waits its turn.
+    """
     repaired = Repaired()
     for team_id in ledger.repairable((await _proof(api)).differences):
         async with api.database.transaction() as connection:
             repaired = repaired.plus(await ledger.repair(connection, call.actor, team_id))
-    return of_repair(repaired, await _proof(api))
+    return of_repair(repaired, await _proof(api, in_turn=True))
 
 
-async def _proof(api: AdminApi) -> Proof:
+async def _proof(api: AdminApi, *, in_turn: bool = False) -> Proof:
     async with api.database.transaction() as connection:
-        return await ledger.verify(connection)
+        return await ledger.verify(connection, in_turn=in_turn)

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from gateway import __version__
 from gateway.admin.api.requests import Nothing
 from gateway.admin.api.route import AdminRoute
+from gateway.credits.quotas import PERIODS
 
 PREFIX = "/admin/api"
 _REF = "#/components/schemas/{}"
@@ -35,10 +36,22 @@ _ERROR = {
     },
     "required": ["error"],
 }
-_PARAMETERS = {
-    "team": "The team's id or slug",
-    "period": "day, week, month or total",
-    "id": "The id in the object's answer; an upstream key also goes by its label",
+_NAMED = {"type": "string", "minLength": 1, "maxLength": 200}
+_PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "team": ("The team's id or slug", _NAMED),
+    "period": ("What a limit holds for", {"type": "string", "enum": list(PERIODS)}),
+    "request_id": ("The x-request-id of an answer", _NAMED),
+    "id": ("The id in the object's answer; an upstream key also goes by its label", _NAMED),
+}
+_FAILURES = {
+    400: "Fields, the query or the body are wrong; the message names every one",
+    401: "No admin token, or none that works",
+    403: "The token's role may not do this",
+    404: "There is no such object",
+    409: "The change contradicts what is stored, or what runs once at a time is running",
+    413: "The body is too long",
+    415: "The body is not JSON",
+    503: "The gateway's database cannot be asked",
 }
 
 
@@ -81,12 +94,10 @@ def _operation(route: AdminRoute, answer: dict[str, Any]) -> dict[str, Any]:
         "responses": {
             str(route.status): {
                 "description": HTTPStatus(route.status).phrase,
-                "content": {"application/json": {"schema": answer}},
+                "content": {"application/json": {"schema": answer}, **_tables(route)},
             },
-            "default": {
-                "description": "A failure",
-                "content": {"application/json": {"schema": {"$ref": _REF.format("Error")}}},
-            },
+            **{str(status): _failure(_FAILURES[status]) for status in failures(route)},
+            "5XX": _failure("A failure of the gateway"),
         },
     }
     if route.body is not Nothing:
@@ -96,14 +107,36 @@ def _operation(route: AdminRoute, answer: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
+def failures(route: AdminRoute) -> list[int]:
+    """The statuses of the failures a row can answer, 5xx apart but for 503."""
+    found = {400, 401, 503} | route.failures
+    if route.role != "viewer" or route.method != "GET":
+        found |= {403}
+    if "{" in route.path or {"team", "webhook"} & route.query.model_fields.keys():
+        found |= {404}
+    if route.method != "GET":
+        found |= {409, 413, 415}
+    return sorted(found)
+
+
+def _failure(description: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": _REF.format("Error")}}}
+    return {"description": description, "content": content}
+
+
+def _tables(route: AdminRoute) -> dict[str, Any]:
+    """The other content type of an answer that can also be a table."""
+    return {"text/csv": {"schema": {"type": "string"}}} if "format" in route.query.model_fields else {}
+
+
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
             "in": "path",
             "required": True,
-            "description": _PARAMETERS[name],
-            "schema": {"type": "string"},
+            "description": _PARAMETERS[name][0],
+            "schema": _PARAMETERS[name][1],
         }
         for name in re.findall(r"{(\w+)}", path)
     ]

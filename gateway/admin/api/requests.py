@@ -9,14 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from gateway.admin.api.fields import (
     Addresses,
+    AlertStateName,
     Bound,
     Count,
     Credits,
     Cursor,
+    DeliveryStateName,
     Dimensions,
     FormatName,
     Future,
     HoldStateName,
+    Kinds,
     Label,
     Models,
     Name,
@@ -32,6 +35,8 @@ from gateway.admin.api.fields import (
     Truth,
     TruthText,
     UpstreamSecret,
+    WebhookFormat,
+    WebhookUrl,
     Weight,
 )
 from gateway.db.paging import DEFAULT_LIMIT
@@ -209,6 +214,8 @@ class AuditQuery(PageQuery):
 
     subject_type: ShortText | None = None
     subject_id: Subject | None = Field(default=None, validate_default=True)
+    actor: Subject | None = None
+    action: ShortText | None = None
     team: ShortText | None = None
 
     @field_validator("subject_id")
@@ -223,3 +230,33 @@ class RemoveQuery(Given):
     """`force` removes an upstream key although tasks that only it can read have not ended."""
 
     force: TruthText = False
+
+
+class AlertQuery(PageQuery):
+    """Which alerts; all of them without a `state`."""
+
+    state: AlertStateName | None = None
+
+
+class AddWebhook(Given):
+    """Where alerts are sent; without `kinds` all of them are."""
+
+    url: WebhookUrl
+    format: WebhookFormat = "standard"
+    kinds: Kinds | None = None
+
+
+class PatchWebhook(Given):
+    """What may change in a webhook. Disabled, it gives up what it still waits for."""
+
+    url: WebhookUrl = Field(default_factory=str)
+    format: WebhookFormat = Field(default_factory=lambda: "standard")
+    kinds: Kinds | None = None
+    enabled: Truth = Field(default_factory=bool)
+
+
+class DeliveryQuery(PageQuery):
+    """Which deliveries. `webhook` is an id."""
+
+    webhook: ShortText | None = None
+    state: DeliveryStateName | None = None

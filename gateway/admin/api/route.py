@@ -67,6 +67,7 @@ class AdminRoute:
     status: int = 200
     body: type[BaseModel] = Nothing
     query: type[BaseModel] = Nothing
+    failures: frozenset[int] = frozenset()  # beyond those that its method, path and query bring
 
     @property
     def operation(self) -> str:

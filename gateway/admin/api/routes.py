@@ -10,7 +10,10 @@ from typing import Any
 
 from gateway.admin.api import (
     admin_tokens,
+    alert_deliveries,
+    alerts,
     audit,
+    explain,
     holds,
     keys,
     ledger,
@@ -20,10 +23,13 @@ from gateway.admin.api import (
     teams,
     upstream_keys,
     usage,
+    webhooks,
 )
 from gateway.admin.api import requests as given
+from gateway.admin.api.alert_answers import DeliveryAnswer, NewWebhookAnswer, WebhookAnswer
 from gateway.admin.api.answers import (
     AdminTokenAnswer,
+    AlertAnswer,
     AuditAnswer,
     IssuedAdminTokenAnswer,
     IssuedKeyAnswer,
@@ -42,6 +48,7 @@ from gateway.admin.api.credit_answers import (
     RequestAnswer,
     UsageAnswer,
 )
+from gateway.admin.api.explain_answers import ExplainAnswer
 from gateway.admin.api.openapi import document
 from gateway.admin.api.route import AdminApi, AdminCall, AdminRoute
 
@@ -122,12 +129,31 @@ ROUTES: tuple[AdminRoute, ...] = (
                "End an unknown hold", body=given.ResolveHold),
     AdminRoute("GET", "/requests", "viewer", holds.requests, Listing[RequestAnswer],
                "List the holds with the sends of their calls", query=given.HoldQuery),
+    AdminRoute("GET", "/requests/{request_id}/explain", "viewer", explain.explain, ExplainAnswer,
+               "Tell what became of a request id"),
     AdminRoute("GET", "/ledger/verify", "viewer", ledger.verify, ProofAnswer,
-               "Compare entries, counters, holds, usage and task costs"),
+               "Compare entries, counters, holds, usage and task costs", failures=frozenset({409})),
     AdminRoute("POST", "/ledger/repair", "admin", ledger.repair, RepairAnswer,
                "Rebuild counters and usage from entries and holds"),
     AdminRoute("GET", "/audit", "viewer", audit.page, Listing[AuditAnswer], "List who changed what",
                query=given.AuditQuery),
+
+    AdminRoute("GET", "/alerts", "viewer", alerts.page, Listing[AlertAnswer], "List the alerts",
+               query=given.AlertQuery),
+    AdminRoute("POST", "/webhooks", "admin", webhooks.add, NewWebhookAnswer, "Add a webhook for alerts",
+               status=201, body=given.AddWebhook),
+    AdminRoute("GET", "/webhooks", "viewer", webhooks.page, Listing[WebhookAnswer], "List the webhooks",
+               query=given.PageQuery),
+    AdminRoute("PATCH", "/webhooks/{id}", "admin", webhooks.update, WebhookAnswer, "Change a webhook",
+               body=given.PatchWebhook),
+    AdminRoute("POST", "/webhooks/{id}/test", "admin", webhooks.test, DeliveryAnswer,
+               "Send a test message to a webhook"),
+    AdminRoute("DELETE", "/webhooks/{id}", "admin", webhooks.remove, WebhookAnswer,
+               "Take a webhook out for good, its deliveries with it"),
+    AdminRoute("GET", "/alert-deliveries", "viewer", alert_deliveries.page, Listing[DeliveryAnswer],
+               "List what was sent to webhooks", query=given.DeliveryQuery),
+    AdminRoute("POST", "/alert-deliveries/{id}/redeliver", "admin", alert_deliveries.redeliver, DeliveryAnswer,
+               "Send a message once more, under its old id"),
 
     AdminRoute("POST", "/admin-tokens", "admin", admin_tokens.issue, IssuedAdminTokenAnswer,
                "Issue an admin token", status=201, body=given.IssueAdminToken),

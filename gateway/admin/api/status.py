@@ -6,11 +6,15 @@ from sqlalchemy import func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import __version__
-from gateway.admin.api.answers import CountsAnswer, DatabaseAnswer, StatusAnswer
+from gateway.admin.api.answers import CountsAnswer, DatabaseAnswer, StatusAnswer, of_alert
 from gateway.admin.api.requests import Nothing
 from gateway.admin.api.route import AdminApi, AdminCall
+from gateway.alerts import records
+from gateway.db.paging import PageOf
 from gateway.db.tables import NOW, holds, tasks, team_keys, teams, upstream_keys
 from gateway.errors import GatewayError
+
+MOST_ALERTS = 100
 
 
 async def show(api: AdminApi, _call: AdminCall[Nothing, Nothing]) -> StatusAnswer:
@@ -18,11 +22,13 @@ async def show(api: AdminApi, _call: AdminCall[Nothing, Nothing]) -> StatusAnswe
         async with api.database.autocommit() as connection:
             revision = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
             counts = await _counts(connection)
+            alerts = await records.page(connection, "open", PageOf(MOST_ALERTS))
     except GatewayError:
         down = DatabaseAnswer(ok=False, revision=None)
-        return StatusAnswer(version=__version__, database=down, counts=None)
+        return StatusAnswer(version=__version__, database=down, counts=None, alerts=None)
     database = DatabaseAnswer(ok=True, revision=revision)
-    return StatusAnswer(version=__version__, database=database, counts=counts)
+    shown = [of_alert(alert) for alert in alerts.items]
+    return StatusAnswer(version=__version__, database=database, counts=counts, alerts=shown)
 
 
 async def _counts(connection: AsyncConnection) -> CountsAnswer:

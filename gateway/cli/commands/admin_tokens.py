@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.admin_call import AdminCommand
-from gateway.cli.options import After, IdFlag, Json, PageLimit, Yes, fields, one_of
+from gateway.cli.options import After, IdFlag, Json, PageLimit, Yes, fields, one_of, word
 from gateway.cli.output import confirm, note
 
 app = typer.Typer(no_args_is_help=True, help="Admin tokens: who may use the admin API and the dashboard.")
@@ -19,7 +19,7 @@ Token = Annotated[str | None, typer.Argument(metavar="TOKEN", help="The token's 
 def issue(
     ctx: typer.Context,
     name: Annotated[str, typer.Option(help="Whose it is.")],
-    role: Annotated[str, typer.Option(help="admin, or viewer (only reads).")],
+    role: Annotated[str, word("admin", "viewer", help="admin, or viewer (only reads).")],
     as_json: Json = False,
 ) -> None:
     """Issue a token; its text is printed once."""
@@ -34,7 +34,9 @@ def page(ctx: typer.Context, limit: PageLimit = None, after: After = None, as_js
     """List the tokens, newest first."""
     command = AdminCommand(ctx, as_json=as_json)
     answer = command.send("GET", "/admin-tokens", query=fields(limit=limit, after=after))
-    command.show_page(answer, ("id", "name", "role", "last4", "last_used_at", "revoked_at", "created_at"))
+    columns = ("id", "name", "role", "last4", "last_used_at", "revoked_at", "created_at")
+    empty = "No admin tokens yet: pixapi-gateway admin-tokens issue --name me --role admin"
+    command.show_page(answer, columns, empty)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.options import Json, Yes
-from gateway.cli.output import FAILED, CommandFailed, confirm, fail, report
+from gateway.cli.output import FAILED, CommandFailed, confirm, fail, report, working
 
 app = typer.Typer(no_args_is_help=True, help="The database's schema.")
 
@@ -20,7 +19,7 @@ def upgrade(ctx: typer.Context, as_json: Json = False) -> None:
     """Bring the schema up to this release; nothing happens when it is there already."""
     from gateway.db import migrate
 
-    with _database(ctx, as_json=as_json) as url, _progress("Migrating"):
+    with _database(ctx, as_json=as_json) as url, working("Migrating"):
         before, after = migrate.upgrade(url)
     report({"before": before, "after": after}, as_json=as_json)
 
@@ -36,7 +35,7 @@ def downgrade(
     from gateway.db import migrate
 
     confirm("Take the schema back? Data that only the newer one can hold is lost.", yes=yes)
-    with _database(ctx, as_json=as_json) as url, _progress("Migrating"):
+    with _database(ctx, as_json=as_json) as url, working("Migrating"):
         before, after = migrate.downgrade(url, revision)
     report({"before": before, "after": after}, as_json=as_json)
 
@@ -62,14 +61,3 @@ def _database(ctx: typer.Context, *, as_json: bool) -> Iterator[str]:
         fail(CommandFailed(FAILED, str(error)), as_json=as_json)
     except CommandFailed as failure:
         fail(failure, as_json=as_json)
-
-
-@contextmanager
-def _progress(doing: str) -> Iterator[None]:
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(f"{doing} …"):
-        yield

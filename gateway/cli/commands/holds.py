@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from gateway.cli.admin_call import AdminCommand
-from gateway.cli.options import After, IdFlag, Json, PageLimit, TeamFlag, Yes, fields, number, one_of
+from gateway.cli.options import (
+    HOLD_STATES,
+    After,
+    IdFlag,
+    Json,
+    PageLimit,
+    TeamFlag,
+    Yes,
+    fields,
+    number,
+    one_of,
+    word,
+)
 from gateway.cli.output import confirm
 
 app = typer.Typer(no_args_is_help=True, help="Holds: credits set aside for a call, until it has ended.")
@@ -19,7 +31,7 @@ COLUMNS = ("id", "state", "team", "key", "model", "quote", "settled", "flags", "
 @app.command("list")
 def page(
     ctx: typer.Context,
-    state: Annotated[str | None, typer.Option(help="held, unknown, settled or released.")] = None,
+    state: Annotated[str | None, word(*HOLD_STATES, help="held, unknown, settled or released.")] = None,
     team: TeamFlag = None,
     key: Annotated[str | None, typer.Option(help="One key's public id.")] = None,
     model: Annotated[str | None, typer.Option(help="One model.")] = None,
@@ -33,13 +45,16 @@ def page(
         state=state, team=team, key=key, model=model, request_id=request_id, limit=limit, after=after
     )
     command = AdminCommand(ctx, as_json=as_json)
-    command.show_page(command.send("GET", "/holds", query=query), COLUMNS)
+    empty = "No holds match: one is placed with each paid call."
+    command.show_page(command.send("GET", "/holds", query=query), COLUMNS, empty)
 
 
 @app.command()
 def resolve(
     ctx: typer.Context,
-    outcome: Annotated[str, typer.Option(help="settle: Pixapi has charged it. release: it has not.")],
+    outcome: Annotated[
+        str, word("settle", "release", help="settle: Pixapi has charged it. release: it has not.")
+    ],
     reason: Annotated[str, typer.Option(help="Why; kept with the hold and in the audit log.")],
     hold: Hold = None,
     credits_: Annotated[

@@ -76,7 +76,9 @@ def page(
     command = AdminCommand(ctx, as_json=as_json)
     params = {"team": one_of(team, team_flag, "team")}
     answer = command.send("GET", "/teams/{team}/keys", params, query=fields(limit=limit, after=after))
-    command.show_page(answer, ("id", "name", "state", "last4", "expires_at", "last_used_at", "created_at"))
+    columns = ("id", "name", "state", "last4", "expires_at", "last_used_at", "created_at")
+    empty = f"No keys yet: pixapi-gateway keys issue --team {params['team']} --name laptop"
+    command.show_page(answer, columns, empty)
 
 
 @app.command()

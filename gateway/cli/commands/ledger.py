@@ -8,7 +8,7 @@ import typer
 
 from gateway.cli.admin_call import AdminCommand
 from gateway.cli.options import Json
-from gateway.cli.output import FAILED, note, plain, show_rows
+from gateway.cli.output import FAILED, note, plain, show_rows, working
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: whether every credit is accounted for.")
 
@@ -28,7 +28,8 @@ def verify(
 ) -> None:
     """Compare entries, counters, holds, usage and task costs; exit code 1 when they differ."""
     command = AdminCommand(ctx, as_json=as_json)
-    answer = command.send("POST", "/ledger/repair") if repair else command.send("GET", "/ledger/verify")
+    with working("Comparing every hold, entry and counter"):
+        answer = command.send("POST", "/ledger/repair") if repair else command.send("GET", "/ledger/verify")
     if not command.printed_as_json(answer):
         _show(answer, repair=repair)
     if not answer.ok:

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from gateway.cli.admin_call import AdminCommand
-from gateway.cli.options import Json, TeamFlag, Yes, number
+from gateway.cli.options import PERIODS, Json, TeamFlag, Yes, number, word
 from gateway.cli.output import confirm
 
 app = typer.Typer(no_args_is_help=True, help="Quotas: what a team or a key may spend.")
 
 KeyFlag = Annotated[str | None, typer.Option("--key", help="Instead of --team: one key's public id.")]
-Period = Annotated[str, typer.Option(help="day, week, month or total.")]
+Period = Annotated[str, word(*PERIODS, help="day, week, month or total.")]
 
 
 @app.command("set")
@@ -40,9 +40,10 @@ def page(ctx: typer.Context, team: TeamFlag = None, key: KeyFlag = None, as_json
     """List the quotas of a team or a key."""
     path, params = _owner(team, key)
     command = AdminCommand(ctx, as_json=as_json)
-    command.show_page(
-        command.send("GET", path, params), ("scope", "period", "limit", "enforce", "updated_at")
-    )
+    columns = ("scope", "period", "limit", "enforce", "updated_at")
+    owner = f"--team {team}" if team is not None else f"--key {key}"
+    empty = f"No quotas: pixapi-gateway quotas set {owner} --period month --limit 100"
+    command.show_page(command.send("GET", path, params), columns, empty)
 
 
 @app.command()

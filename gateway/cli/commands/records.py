@@ -32,7 +32,8 @@ def task_page(
     query = fields(team=team, status=status, ended=wanted, limit=limit, after=after)
     command = AdminCommand(ctx, as_json=as_json)
     columns = ("id", "team", "model", "operation", "status", "credits_cost", "created_at", "ended_at")
-    command.show_page(command.send("GET", "/tasks", query=query), columns)
+    empty = "No tasks match: one is made by each call of /v1/async/…."
+    command.show_page(command.send("GET", "/tasks", query=query), columns, empty)
 
 
 @tasks.command("show")
@@ -46,16 +47,27 @@ def task_show(ctx: typer.Context, task: Task = None, id_flag: IdFlag = None, as_
 def audit_page(
     ctx: typer.Context,
     subject_type: Annotated[
-        str | None, typer.Option(help="team, key, hold, upstream-key or admin-token.")
+        str | None, typer.Option(help="team, key, hold, upstream-key, admin-token, pepper, …")
     ] = None,
     subject_id: Annotated[str | None, typer.Option(help="Of one subject; with --subject-type.")] = None,
+    actor: Annotated[str | None, typer.Option(help="By one: admin-token:…, cli:…, gateway.")] = None,
+    action: Annotated[str | None, typer.Option(help="Of one kind, such as key.revoke.")] = None,
     team: TeamFlag = None,
     limit: PageLimit = None,
     after: After = None,
     as_json: Json = False,
 ) -> None:
     """List the changes, newest first."""
-    query = fields(subject_type=subject_type, subject_id=subject_id, team=team, limit=limit, after=after)
+    query = fields(
+        subject_type=subject_type,
+        subject_id=subject_id,
+        actor=actor,
+        action=action,
+        team=team,
+        limit=limit,
+        after=after,
+    )
     command = AdminCommand(ctx, as_json=as_json)
     columns = ("made_at", "actor", "action", "subject_type", "subject_id", "detail")
-    command.show_page(command.send("GET", "/audit", query=query), columns)
+    empty = "No changes match: the first one is written by the first command that changes something."
+    command.show_page(command.send("GET", "/audit", query=query), columns, empty)

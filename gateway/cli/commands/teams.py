@@ -8,6 +8,7 @@ import typer
 
 from gateway.cli.admin_call import AdminCommand
 from gateway.cli.options import (
+    PERIODS,
     After,
     AllowedModels,
     Json,
@@ -22,6 +23,7 @@ from gateway.cli.options import (
     names,
     number,
     one_of,
+    word,
 )
 from gateway.cli.output import confirm
 
@@ -31,7 +33,7 @@ Name = Annotated[str, typer.Option(help="What people call it.")]
 Slug = Annotated[str | None, typer.Option(help="Its name in paths (default: made from the name).")]
 Zone = Annotated[str | None, typer.Option(help="IANA zone its days and months are in (UTC).")]
 CostCenter = Annotated[str | None, typer.Option(help="Free text for accounting.")]
-Period = Annotated[str | None, typer.Option(help="Of its first quota: day, week, month or total.")]
+Period = Annotated[str | None, word(*PERIODS, help="Of its first quota: day, week, month or total.")]
 Limit = Annotated[str | None, typer.Option(help="Of its first quota, in credits.")]
 
 
@@ -72,7 +74,9 @@ def page(ctx: typer.Context, limit: PageLimit = None, after: After = None, as_js
     """List the teams, newest first."""
     command = AdminCommand(ctx, as_json=as_json)
     answer = command.send("GET", "/teams", query=fields(limit=limit, after=after))
-    command.show_page(answer, ("slug", "name", "state", "unlimited", "quotas", "created_at", "id"))
+    columns = ("slug", "name", "state", "unlimited", "quotas", "created_at", "id")
+    empty = "No teams yet: pixapi-gateway teams create --name Studio --period month --limit 200"
+    command.show_page(answer, columns, empty)
 
 
 @app.command()

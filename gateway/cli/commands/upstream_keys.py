@@ -57,7 +57,8 @@ def page(ctx: typer.Context, limit: PageLimit = None, after: After = None, as_js
     key = ("label", "account", "last4", "state", "state_reason", "weight", "max_in_flight")
     rests = ("rest_reason", "paid_rests_until", "reads_rest_until", "next_check_at")
     columns = (*key, *rests, "id")
-    command.show_page(answer, columns)
+    empty = "No upstream keys yet: pixapi-gateway upstream-keys add --label main < key.txt"
+    command.show_page(answer, columns, empty)
 
 
 @app.command()

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.admin_call import AdminCommand
-from gateway.cli.options import Json, TeamFlag, fields
+from gateway.cli.options import Json, TeamFlag, fields, word
 from gateway.cli.output import note, show_rows
 
+GROUPS = ("team", "key", "model", "operation", "day")
 SUMS = ("requests", "failed", "credits", "estimated_credits", "shadow_refused")
 
 From = Annotated[
@@ -24,7 +25,8 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print CSV with a line of total
 def usage(
     ctx: typer.Context,
     by: Annotated[
-        str | None, typer.Option(help="team, key, model, operation, day: one or several (team).")
+        str | None,
+        word(*GROUPS, help="team, key, model, operation, day: one or several (team).", several=True),
     ] = None,
     start: From = None,
     end: To = None,
@@ -50,6 +52,8 @@ def usage(
     totals[names[0]] = "total"
     show_rows([*names, *SUMS], [*rows, totals])
     note(f"from {answer.start} to {answer.end}")
+    if not answer.data:
+        note("Nothing was used then: other days are given by --from and --to.")
 
 
 def _row(found: Any, names: Any) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Sandbox:
 
     def sent(self, request_id: str) -> list[dict[str, Any]]:
         """The requests that reached it under this request id, oldest first."""
-        return [entry for entry in self.journal() if header(entry, "x-request-id") == request_id]
+        return [entry for entry in self.journal(1000) if header(entry, "x-request-id") == request_id]
 
     def journal(self, newest: int = 100) -> list[dict[str, Any]]:
         """The newest requests, oldest first."""

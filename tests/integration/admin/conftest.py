@@ -14,13 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import errors
+from gateway.access.admin_sessions import AdminSessions
 from gateway.access.admin_tokens import AdminTokens, issue
 from gateway.access.key_format import Peppers
 from gateway.admin.api.http import admin_routes
 from gateway.admin.api.route import AdminApi, Topic
+from gateway.admin.callers import Callers
 from gateway.db.engine import Database
 from gateway.errors import GatewayError
 from gateway.pool.vault import Vault
+from gateway.telemetry import Metrics
 
 BOOTSTRAP = "bootstrap-of-the-admin-tests-0123456789"
 PEPPERS = Peppers(["pepper-of-the-admin-tests-0123456789"])
@@ -104,7 +107,8 @@ async def admin(module_database_url: str) -> AsyncIterator[Admin]:
     tokens = AdminTokens(database, PEPPERS, BOOTSTRAP)
     async with database.transaction() as connection:
         viewer = await issue(connection, "test", PEPPERS, "a viewer", "viewer")
-    app = Starlette(routes=admin_routes(api, tokens), exception_handlers={GatewayError: _render})
+    callers = Callers(tokens, AdminSessions(database, idle=1800, absolute=28800), Metrics(), None)
+    app = Starlette(routes=admin_routes(api, callers), exception_handlers={GatewayError: _render})
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     headers = {"authorization": f"Bearer {BOOTSTRAP}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as http:

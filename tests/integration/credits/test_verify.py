@@ -10,7 +10,8 @@ import pytest
 from gateway.credits import quotas
 from gateway.credits.quotas import Owner
 from gateway.credits.terms import Conclusion
-from gateway.credits.verify import repair, repairable
+from gateway.credits.verify import repair, repairable, verify
+from gateway.errors import GatewayError
 from tests.integration.credits.conftest import Books
 
 
@@ -254,3 +255,31 @@ async def test_repair_and_proof_while_calls_go_on(books: Books) -> None:
     stop.set()
     assert sum(await asyncio.gather(*callers)) > 0
     assert (await books.proof()).ok
+
+
+async def test_one_proof_runs_at_a_time(books: Books) -> None:
+    async with books.database.transaction() as connection:
+        await verify(connection)
+        with pytest.raises(GatewayError) as caught:
+            await books.proof()
+        error = caught.value
+        assert (error.status, error.reason, error.message) == (
+            409,
+            "proof_running",
+            "A proof is running; ask again.",
+        )
+        assert (error.retry, error.headers["retry-after"]) == (True, "5")
+    assert (await books.proof()).ok
+
+
+async def test_the_proof_of_a_repair_waits_for_its_turn(books: Books) -> None:
+    async def in_turn() -> bool:
+        async with books.database.transaction() as connection:
+            return (await verify(connection, in_turn=True)).ok
+
+    async with books.database.transaction() as connection:
+        await verify(connection)
+        waiting = asyncio.create_task(in_turn())
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+    assert await waiting

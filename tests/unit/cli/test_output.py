@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -73,3 +74,66 @@ def test_a_secret_is_typed_unseen_or_read_as_one_line(monkeypatch: pytest.Monkey
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
         with pytest.raises(typer.Exit):
             output.read_secret("Pixapi key")
+
+
+def _printed(monkeypatch: pytest.MonkeyPatch, columns: tuple[str, ...], rows: list[dict[str, object]]) -> str:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    output.show_rows(columns, rows)
+    return terminal.getvalue()
+
+
+def test_numbers_stand_flush_right_and_times_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    at = datetime(2026, 3, 1, 12, 30, 59, tzinfo=UTC)
+    rows: list[dict[str, object]] = [
+        {"team": "total", "credits": Decimal("1000.5"), "at": at},
+        {"team": "a", "credits": Decimal(8), "at": None},
+    ]
+    lines = [line.rstrip() for line in _printed(monkeypatch, ("team", "credits", "at"), rows).splitlines()]
+    assert " total    1000.5   2026-03-01 12:30Z" in lines
+    assert " a             8" in lines
+
+
+@pytest.mark.parametrize(
+    ("values", "numeric"),
+    [([1, None, Decimal("2.5"), ""], True), ([True], False), ([None], False), ([1, "2"], False), ([], False)],
+)
+def test_what_numbers_are(values: list[object], numeric: bool) -> None:
+    assert output.is_numeric(values) is numeric
+
+
+def test_only_states_are_coloured_and_not_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[dict[str, object]] = [{"name": "active", "state": "active"}, {"name": "x", "state": "refused"}]
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = _printed(monkeypatch, ("name", "state"), rows)
+    assert coloured.count("\x1b[32mactive") == 1
+    assert coloured.count("\x1b[31mrefused") == 1
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = _printed(monkeypatch, ("name", "state"), rows)
+    assert "\x1b[3" not in plain
+
+
+def test_wide_values_fold_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    long = "x" * 100
+    text = _printed(monkeypatch, ("name", "value"), [{"name": "a", "value": long}])
+    assert text.count("x") == 100
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert max(map(len, lines)) <= 60
+
+
+def test_progress_is_shown_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with output.working("Looking") as say:
+        say("Still looking")
+    assert capsys.readouterr().err == ""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with output.working("Looking"):
+        pass
+    assert "Looking …" in terminal.getvalue()

@@ -52,7 +52,7 @@ class NotedLedger(Ledger):
         return Placed(id=HOLD, remaining=None, shadow_refused=False)
 
     async def end_surely(
-        self, hold_id: UUID, conclusion: Conclusion, sent: Any = (), team_id: UUID | None = None
+        self, hold_id: UUID, conclusion: Conclusion, sent: Any = (), order: Order | None = None
     ) -> None:
         self.ended.append((hold_id, conclusion))
 
@@ -139,6 +139,8 @@ async def test_a_call_is_held_at_its_price_under_its_model_s_own_name(
         operation=operation.value,
         model=model,
         quote=int(quote * 1_000_000),
+        charge=int(charged * 1_000_000),
+        team=principal().team_slug,
     )
     assert exchange.hold is not None
     assert (exchange.hold.id, exchange.hold.charged) == (HOLD, int(charged * 1_000_000))

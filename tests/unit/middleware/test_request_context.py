@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway import errors
+from gateway.access.refusals import Refusal
 from gateway.middleware.request_context import RequestContextMiddleware, client_address
 from gateway.proxy.exchange import Exchange, exchange_of
 from gateway.telemetry import Metrics
@@ -197,3 +199,18 @@ async def test_the_peer_may_be_mapped_or_nobody(
 
     await rig.call(http(client=client), app)
     assert seen == [found]
+
+
+async def test_refusals_on_v1_are_noted_and_no_others(rig: Rig) -> None:
+    async def refused(scope: Scope, _receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        exchange.principal, exchange.refused = principal(), errors.insufficient_quota("no room")
+        await send({"type": "http.response.start", "status": 402, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    noted: list[Refusal] = []
+    for app, path in ((refused, "/v1/models"), (refused, "/gateway/account"), (ok, "/v1/models")):
+        middleware = RequestContextMiddleware(app, rig.clock, rig.metrics, PROXIES, note=noted.append)
+        await call(middleware, http("GET", path))
+    [one] = noted
+    assert (one.status, one.reason, one.route) == (402, "quota_exceeded", "GET unmatched")

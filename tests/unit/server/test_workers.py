@@ -85,7 +85,7 @@ def test_a_second_signal_ends_what_does_not_end(tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_start_ends_all(tmp_path: Path) -> None:
     started: list[bool] = []
-    target: Callable[[Connection], None] = partial(worker_targets.failing, tmp_path)
+    target: Callable[[int, Connection], None] = partial(worker_targets.failing, tmp_path)
     assert Workers(target, 2, 5).run(lambda: started.append(True)) == 1
     assert not started
     assert not any(psutil.pid_exists(pid) for pid in pids(tmp_path))

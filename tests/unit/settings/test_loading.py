@@ -36,8 +36,11 @@ CONTRACT = {
     "credits": "unpriced default_hold task_max_age settle_unknown_after",
     "repeats": "idempotency_retention join join_window",
     "secrets": "master_keys key_pepper",
-    "admin": "bootstrap_token session_idle session_absolute",
+    "admin": "bootstrap_token session_idle session_absolute oidc_issuer oidc_client_id oidc_client_secret oidc_scopes "
+    "oidc_groups_claim oidc_admin_groups oidc_viewer_groups oidc_ca_file",
     "metrics": "public token",
+    "tracing": "endpoint sample",
+    "alerts": "every quota_thresholds",
     "log": "level format",
 }
 
@@ -93,7 +96,9 @@ def test_defaults(load_with: Load, tmp_path: Path) -> None:
     assert list(shown["cache"].values()) == [10, 2, 3600, 300, 86400]
     assert list(shown["credits"].values()) == ["refuse", None, 86400, 86400]
     assert list(shown["repeats"].values()) == [86400, "sdk", 600]
-    assert list(shown["admin"].values()) == [None, 1800, 28800]
+    scopes = ["openid", "email", "profile"]
+    own = [None, 1800, 28800, None, None, None, scopes, "groups", [], [], None]
+    assert list(shown["admin"].values()) == own
     assert list(shown["metrics"].values()) == [False, None]
     assert list(shown["log"].values()) == ["info", "json"]
 
@@ -240,6 +245,55 @@ def test_contradictions(problems_with: Problems, toml: str, setting: str, words:
     assert problem.setting == setting
     assert words in problem.message
     assert problem.source.endswith("gateway.toml")
+
+
+ONE_OIDC_GROUP = '[server]\npublic_url = "https://g.example.com"\n[admin]\noidc_admin_groups = ["ops"]\n'
+
+
+@pytest.mark.parametrize(
+    ("toml", "settings"),
+    [
+        (
+            '[admin]\noidc_issuer = "https://id.example.com"\n',
+            {
+                "admin.oidc_client_id",
+                "admin.oidc_client_secret",
+                "server.public_url",
+                "admin.oidc_admin_groups",
+            },
+        ),
+        (
+            '[admin]\noidc_client_id = "c"\noidc_viewer_groups = ["eng"]\n',
+            {"admin.oidc_issuer", "admin.oidc_client_secret", "server.public_url"},
+        ),
+        (
+            ONE_OIDC_GROUP + 'oidc_client_id = "c"\noidc_client_secret = "short"\n'
+            'oidc_issuer = "http://id.example.com"\n',
+            {"admin.oidc_issuer"},
+        ),
+        (ONE_OIDC_GROUP, set()),
+        ('[admin]\noidc_scopes = ["email"]\n', {"admin.oidc_scopes"}),
+    ],
+)
+def test_single_sign_on_is_complete_or_every_missing_setting_is_named(
+    load_with: Load, problems_with: Problems, toml: str, settings: set[str]
+) -> None:
+    if not settings:
+        assert load_with(toml=toml).admin.oidc_issuer is None
+        return
+    assert {problem.setting for problem in problems_with(toml=toml)} == settings
+
+
+def test_single_sign_on_takes_the_provider_s_secret_as_it_is(load_with: Load) -> None:
+    settings = load_with(
+        {"GATEWAY_ADMIN__OIDC_CLIENT_SECRET": "short"},
+        toml=ONE_OIDC_GROUP + 'oidc_client_id = "c"\noidc_issuer = "https://id.example.com/realms/x/"\n',
+    )
+    secret = settings.admin.oidc_client_secret
+    assert secret is not None
+    assert secret.get_secret_value() == "short"
+    assert masked(settings)["admin"]["oidc_client_secret"] == "********"
+    assert settings.admin.oidc_issuer == "https://id.example.com/realms/x/", "kept to the letter"
 
 
 def test_contradictions_are_found_beside_other_problems(problems_with: Problems) -> None:
