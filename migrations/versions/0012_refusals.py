@@ -1,7 +1,7 @@
 """What was refused, kept for a day to be explained; and indexes that keep every list of the admin API quick.
 
-The indexes are built in this transaction: calls are placed and ended again when it has committed, about 2 s for a
-million holds. On a busy gateway run the migration in a quiet minute.
+The indexes are built in this transaction, and no call is placed or ended before it has committed: on a gateway with
+millions of holds run the migration in a quiet minute.
 """
 
 from __future__ import annotations
