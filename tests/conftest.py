@@ -14,6 +14,15 @@ from tests.servers import create_database, database_servers, drop_database
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The short run of `.ci/run`; `make test` leaves nothing out."""
+    if "PXG_SHORT" not in os.environ:
+        return
+    for item in items:
+        if item.get_closest_marker("long") is not None:
+            item.add_marker(pytest.mark.skip(reason="left out of the short run: make test"))
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[tuple[str, str]]:
     """(admin database URL, Redis URL) of this test process."""

@@ -72,6 +72,7 @@ def test_a_served_gateway_has_nothing_wrong(served: Gateway) -> None:
     assert checks["migrations"]["state"] == checks["Redis"]["state"] == checks["clock"]["state"] == "ok"
 
 
+@pytest.mark.long
 def test_another_program_on_the_port(served: Gateway, pixapi: Process) -> None:
     code, checks = _doctor(served.environment, SERVER__PORT=str(pixapi.port))
     assert (code, _failed(checks)) == (1, {"port"})
@@ -96,12 +97,14 @@ def test_a_key_that_pixapi_refuses(served: Gateway, pixapi: Process) -> None:
         served.call("DELETE", "/upstream-keys/gone", params={"force": "true"})
 
 
+@pytest.mark.long
 def test_a_database_that_was_never_migrated(served: Gateway, empty_database_url: str) -> None:
     code, checks = _doctor(served.environment, DATABASE__URL=empty_database_url)
     assert (code, _failed(checks)) == (1, {"migrations"})
     assert checks["migrations"]["advice"] == "run: pixapi-gateway db upgrade"
 
 
+@pytest.mark.long
 def test_a_database_that_is_not_there(served: Gateway) -> None:
     code, checks = _doctor(served.environment, DATABASE__URL="postgresql+psycopg://u:hunter2@127.0.0.1:1/d")
     assert (code, _failed(checks)) == (1, {"database"})
@@ -109,6 +112,7 @@ def test_a_database_that_is_not_there(served: Gateway) -> None:
     assert checks["Pixapi"]["state"] == "ok", "the rest is looked at all the same"
 
 
+@pytest.mark.long
 def test_a_ledger_without_its_trigger(served: Gateway, database_url: str) -> None:
     address = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(address, autocommit=True) as connection:
@@ -117,11 +121,13 @@ def test_a_ledger_without_its_trigger(served: Gateway, database_url: str) -> Non
     assert _failed(checks) == {"append-only", "upstream keys"}
 
 
+@pytest.mark.long
 def test_redis_is_down(served: Gateway) -> None:
     code, checks = _doctor(served.environment, REDIS__URL="redis://127.0.0.1:1/0")
     assert (code, _failed(checks)) == (1, {"Redis"})
 
 
+@pytest.mark.long
 def test_pixapi_is_not_there(served: Gateway) -> None:
     code, checks = _doctor(served.environment, UPSTREAM__BASE_URL="http://127.0.0.1:1")
     assert (code, _failed(checks)) == (1, {"Pixapi"})
@@ -148,12 +154,14 @@ async def _run(command: list[str], environment: dict[str, str]) -> bytes:
     return output
 
 
+@pytest.mark.long
 def test_a_spool_too_small_for_one_upload(served: Gateway) -> None:
     code, checks = _doctor(served.environment, SERVER__SPOOL_MAX_BYTES="1048576")
     assert (code, _failed(checks)) == (1, {"spool folder"})
     assert "raise server.spool_max_bytes" in checks["spool folder"]["advice"]
 
 
+@pytest.mark.long
 def test_settings_that_cannot_be_used(served: Gateway) -> None:
     code, checks = _doctor(served.environment, SECRETS__KEY_PEPPER="changeme")
     assert (code, set(checks)) == (2, {"settings"})

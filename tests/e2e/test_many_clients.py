@@ -28,7 +28,7 @@ MICRO = 1_000_000
 IMAGE = "gemini-2.5-flash-image"
 PHOTOS = [(f"{seed}.png", draw_png(seed, 64, 64), "image/png") for seed in range(3)]
 
-pytestmark = pytest.mark.timeout(SOAK_SECONDS + 120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(SOAK_SECONDS + 120)]
 
 
 @dataclass

@@ -180,6 +180,7 @@ def hanging_call(curl: str, admin_token: str) -> Iterator[list[httpx.Response]]:
         thread.join()
 
 
+@pytest.mark.long
 def test_port_in_use(data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -202,6 +203,7 @@ def test_ctrl_c_while_starting(data: Path) -> None:
     assert run.left() == []
 
 
+@pytest.mark.long
 def test_real_key_goes_to_the_given_pixapi(data: Path) -> None:
     secret = "sk_acct_e07d52b18c4a4d8fa1"
     with (

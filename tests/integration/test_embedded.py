@@ -129,6 +129,7 @@ def test_the_servers_end_when_their_parent_is_killed(data: Path, holder: subproc
     assert not (data / "postgres" / "postmaster.pid").exists(), "Postgres was not shut down cleanly"
 
 
+@pytest.mark.long
 def test_a_start_right_after_everything_was_killed(data: Path, holder: subprocess.Popen[str]) -> None:
     with psycopg.connect(host=str(data / "run"), user="postgres", autocommit=True) as connection:
         connection.execute("create table kept as select 7 as number")
@@ -139,6 +140,7 @@ def test_a_start_right_after_everything_was_killed(data: Path, holder: subproces
         assert run(servers, "select number from kept") == [(7,)]
 
 
+@pytest.mark.long
 def test_a_pid_file_whose_pid_is_somebody_elses_by_now(data: Path) -> None:
     with EmbeddedServers(data, durable=False) as servers:
         pid_file = (data / "postgres" / "postmaster.pid").read_text()
@@ -186,6 +188,7 @@ def test_a_cluster_of_another_major_version_is_refused(data: Path) -> None:
     assert set(psutil.Process().children()) <= set(before)
 
 
+@pytest.mark.long
 def test_a_failed_start_shows_the_end_of_the_log_and_a_repaired_one_works(data: Path) -> None:
     servers = EmbeddedServers(data, durable=False)
     with servers:
@@ -201,6 +204,7 @@ def test_a_failed_start_shows_the_end_of_the_log_and_a_repaired_one_works(data: 
         assert run(servers, "select 1") == [(1,)]
 
 
+@pytest.mark.long
 def test_an_interrupted_initdb_leaves_nothing_behind(data: Path) -> None:
     (data / "postgres.new").mkdir(parents=True)
     (data / "postgres.new" / "PG_VERSION").write_text("half")
@@ -209,6 +213,7 @@ def test_an_interrupted_initdb_leaves_nothing_behind(data: Path) -> None:
     assert not (data / "postgres.new").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["long-name-" * 15, "white space, comma %20 'quote' é"])
 def test_folders_whose_path_is_no_socket_path(data: Path, name: str) -> None:
     with EmbeddedServers(data / name, durable=False) as servers:
@@ -236,6 +241,7 @@ def test_a_server_that_does_not_stop_is_killed(data: Path, monkeypatch: pytest.M
         assert run(servers, "select 1") == [(1,)]
 
 
+@pytest.mark.long
 def test_servers_started_on_a_thread_outlive_that_thread(data: Path) -> None:
     servers = EmbeddedServers(data, durable=False)
     thread = threading.Thread(target=servers.start)
@@ -271,6 +277,7 @@ def test_the_systems_programs_are_the_fallback(data: Path, monkeypatch: pytest.M
 
 
 @as_root
+@pytest.mark.long
 def test_root_moves_the_cluster_out_of_a_closed_folder_and_opens_nothing(
     data: Path, shared_home: Path
 ) -> None:
@@ -299,6 +306,7 @@ def test_a_moved_cluster_that_is_gone_is_not_replaced_silently(data: Path) -> No
 
 
 @as_root
+@pytest.mark.long
 def test_root_copies_programs_out_of_a_closed_folder_once(
     data: Path, shared_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
