@@ -1,13 +1,17 @@
-"""`python -m benchmarks NAME`: measures this machine and prints a table; only ratios of one run mean anything."""
+"""`python -m benchmarks NAME`: measures this machine and prints a table; only ratios of one run mean anything.
+
+`history` measures nothing: it fills a database with invented use.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import ledger, lists, polls
+from benchmarks import history, ledger, lists, polls
 
 BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {
+    "history": history.main,
     "ledger": ledger.main,
     "lists": lists.main,
     "polls": polls.main,

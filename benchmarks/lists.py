@@ -240,6 +240,7 @@ def main(arguments: Sequence[str]) -> None:
             began = time.perf_counter()
             rows.fill(connection, sizes, lambda name: print(f"making {name} …", flush=True))
             print(f"{sizes} in {time.perf_counter() - began:.0f} s", flush=True)
+            asyncio.run(rows.sum_days(url))
             wanted = [case for case in cases(cursors(connection)) if case.path.startswith(options.only)]
             print(f"{'':<70}{'p50 ms':>9}{'max ms':>9}")
             for below in ending(asyncio.run(measure(url, wanted, options.times)), connection):

@@ -6,11 +6,16 @@ a ledger would have made, so `ledger verify` finds differences. Few keys and mod
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
+from sqlalchemy import make_url, text
+
+from gateway.credits.rollups import Rollups
+from gateway.db.engine import Database
 
 MODELS = 12
 UPSTREAM_KEYS = 20
@@ -62,6 +67,30 @@ def fill(
     connection.execute("VACUUM (ANALYZE)")
 
 
+async def sum_days(url: str) -> None:
+    """Sums the days that are over, as a running gateway does."""
+    own = Database(url, statement_timeout=30.0)
+    try:
+        async with asyncio.timeout(600):
+            rollups, unsummed = Rollups(own), True
+            while unsummed:
+                await rollups.once()
+                async with own.autocommit() as connection:
+                    unsummed = bool(await connection.scalar(_UNSUMMED))
+    finally:
+        await own.close()
+    with psycopg.connect(
+        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True
+    ) as connection:
+        connection.execute(
+            "VACUUM (ANALYZE) usage_days, usage_days_closed, usage_days_late, upstream_key_days"
+        )
+
+
+_UNSUMMED = text("""
+    SELECT EXISTS (SELECT FROM usage_buckets WHERE starts_at < date_trunc('day', now() - interval '1 hour', 'UTC')
+                   AND (starts_at AT TIME ZONE 'UTC')::date NOT IN (SELECT utc_day FROM usage_days_closed))
+""")
 _IDS: LiteralString = """
 CREATE FUNCTION bench_id(seconds_ago double precision, number integer) RETURNS uuid LANGUAGE sql AS $$
     SELECT (lpad(to_hex(((extract(epoch FROM now()) - seconds_ago) * 1000)::bigint), 12, '0') || '7'
@@ -134,13 +163,14 @@ SELECT id, kind, team_id, '{}', CASE kind WHEN 'place' THEN quote ELSE -quote EN
 FROM holds, unnest(CASE state WHEN 'settled' THEN ARRAY['place', 'settle'] WHEN 'released' THEN
     ARRAY['place', 'release'] ELSE ARRAY['place'] END) kind
 """,
+    # In the order of time, as calls make them.
     "usage": """
 INSERT INTO usage_buckets (starts_at, team_id, key_id, model, operation, day, requests, failed, credits,
                            estimated_credits)
 SELECT date_bin('15 minutes', placed_at, '2000-01-01'), team_id, key_id, model, operation,
        min((placed_at AT TIME ZONE 'UTC')::date), count(*), count(*) FILTER (WHERE state IN ('released', 'unknown')),
        coalesce(sum(settled), 0), coalesce(sum(settled) FILTER (WHERE estimated), 0)
-FROM holds GROUP BY 1, 2, 3, 4, 5
+FROM holds GROUP BY 1, 2, 3, 4, 5 ORDER BY 1
 """,
     # Spread over the whole time; the latest thousandth has not ended.
     "tasks": """

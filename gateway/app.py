@@ -21,8 +21,10 @@ from starlette.routing import BaseRoute
 from gateway import errors
 from gateway.access.route_access import Access, DeclaredRoute, all_declared
 from gateway.admin.api.http import admin_routes
-from gateway.admin.front import Front
 from gateway.admin.oidc import OidcCallback, OidcStart
+from gateway.admin.pages.look import Look
+from gateway.admin.pages.page import Dashboard
+from gateway.admin.pages.serving import page_routes
 from gateway.admin.sign_in import Login, Logout
 from gateway.endpoints.account import Account, OwnTasks, OwnUsage
 from gateway.endpoints.generations import Generations
@@ -89,21 +91,36 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         _get("/readyz", Ready(runtime.checks), "public"),
         _get("/metrics", _metrics(runtime), "metrics"),
         # the platform team
-        _get("/admin/", Front(runtime.callers), "public"),
         *sign_in_routes(runtime),
         *admin_routes(runtime.admin_api, runtime.callers),
+        *dashboard_routes(runtime),
     ]
 
 
 def sign_in_routes(runtime: Runtime) -> list[BaseRoute]:
     """How people get a session, and end it."""
-    provider = runtime.settings.admin.oidc_issuer is not None
-    login, oidc = Login(runtime.callers, runtime.sign_in_attempts, provider=provider), runtime.oidc
+    login = Login(runtime.callers, runtime.sign_in_attempts, runtime.sign_in_pages)
+    oidc = runtime.oidc
     return [
         DeclaredRoute("/admin/login", login, "signed-out", methods=["GET", "POST"]),
         DeclaredRoute("/admin/logout", Logout(runtime.callers), "signed-out", methods=["POST"]),
         _get("/admin/oidc/start", OidcStart(oidc), "signed-out"),
         _get("/admin/oidc/callback", OidcCallback(oidc), "signed-out"),
+    ]
+
+
+def dashboard_routes(runtime: Runtime) -> list[BaseRoute]:
+    """The pages of the platform team, and the files they load."""
+    dashboard = Dashboard(
+        api=runtime.admin_api,
+        prices=runtime.prices,
+        pool=runtime.pool,
+        public_url=runtime.settings.server.public_url,
+    )
+    return [
+        *page_routes(dashboard, runtime.callers, runtime.pages),
+        DeclaredRoute("/gateway/look", Look(runtime.callers, runtime.clock), "signed-out", methods=["POST"]),
+        _get("/gateway/static/{digest}/{name}", runtime.pages.assets, "public"),
     ]
 
 

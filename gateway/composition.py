@@ -19,6 +19,7 @@ from gateway.admin.api.route import AdminApi
 from gateway.admin.callers import Callers
 from gateway.admin.oidc import OidcSignIn
 from gateway.admin.oidc_terms import OidcOptions, OidcUnavailableError, Provider
+from gateway.admin.sign_in_pages import SignInPages
 from gateway.alerts.evaluator import Evaluator
 from gateway.alerts.sender import Sender
 from gateway.cache.client import CacheClient
@@ -30,8 +31,11 @@ from gateway.clock import Clock, SystemClock
 from gateway.credits.aging import Ages, Aging, longest_call
 from gateway.credits.amount import from_decimal
 from gateway.credits.ledger import Ledger
+from gateway.credits.rollups import Rollups
 from gateway.db.engine import Database
 from gateway.limits.limits import Limits
+from gateway.pages.assets import Assets
+from gateway.pages.rendering import Pages
 from gateway.pool.caps import Caps
 from gateway.pool.checks import Checks
 from gateway.pool.dispatch import SENDS, Dispatcher
@@ -115,6 +119,8 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
     revocation.follow(events, authenticator, clock, metrics)
     callers = _callers(settings, admin_database, peppers, clock, metrics)
     attempts = SignInAttempts(admin_database)
+    pages = Pages(Assets())
+    sign_in_pages = SignInPages(pages, callers, clock, provider=settings.admin.oidc_issuer is not None)
     sender = _sender(settings, database, vault, metrics)
     return Runtime(
         settings=settings,
@@ -156,6 +162,7 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
             lease=upstream.read_timeout + LEASE_SECONDS,
         ),
         aging=Aging(database, _ages(settings), metrics),
+        rollups=Rollups(admin_database),
         alerts=Evaluator(
             database,
             metrics=metrics,
@@ -172,7 +179,9 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
         admin_tokens=callers.tokens,
         callers=callers,
         sign_in_attempts=attempts,
-        oidc=OidcSignIn(_provider(settings, clock), callers, attempts, peppers, clock),
+        oidc=OidcSignIn(_provider(settings, clock), callers, attempts, peppers, clock, sign_in_pages),
+        pages=pages,
+        sign_in_pages=sign_in_pages,
         admin_api=AdminApi(
             database=admin_database,
             peppers=peppers,

@@ -21,6 +21,7 @@ from gateway.access.sign_in_attempts import SignInAttempts
 from gateway.admin.api.route import AdminApi
 from gateway.admin.callers import Callers
 from gateway.admin.oidc import OidcSignIn
+from gateway.admin.sign_in_pages import SignInPages
 from gateway.alerts.evaluator import Evaluator
 from gateway.alerts.facts import OwnFacts
 from gateway.alerts.sender import Sender
@@ -32,10 +33,12 @@ from gateway.catalog.price_file import PriceFile
 from gateway.clock import Clock
 from gateway.credits.aging import Aging
 from gateway.credits.ledger import Ledger
+from gateway.credits.rollups import ROLL_SECONDS, Rollups
 from gateway.db import migrate
 from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.db.partitions import ensure_partitions
 from gateway.limits.limits import RENEW_SECONDS, Limits
+from gateway.pages.rendering import Pages
 from gateway.pool.checks import LOOK_SECONDS as CHECKS_SECONDS
 from gateway.pool.checks import Checks
 from gateway.pool.dispatch import Dispatcher
@@ -90,6 +93,7 @@ class Runtime:
     reader: TaskReader
     reconciler: Reconciler
     aging: Aging
+    rollups: Rollups
     alerts: Evaluator
     sender: Sender
     refusals: Refusals
@@ -100,6 +104,8 @@ class Runtime:
     callers: Callers
     sign_in_attempts: SignInAttempts
     oidc: OidcSignIn
+    pages: Pages
+    sign_in_pages: SignInPages
     admin_api: AdminApi
 
     @asynccontextmanager
@@ -137,6 +143,7 @@ class Runtime:
                 asyncio.create_task(every(LOOK_SECONDS, self.watch.look)),
                 asyncio.create_task(every(REPEATS_SECONDS, self.repeats.clear)),
                 asyncio.create_task(every(AGING_SECONDS, self._age_holds)),
+                asyncio.create_task(every(ROLL_SECONDS, self._sum_usage, at_once=True)),
                 asyncio.create_task(every(self.settings.alerts.every, self._judge)),
                 asyncio.create_task(self.sender.run()),
                 asyncio.create_task(every(AGING_SECONDS, self._count_open_holds, at_once=True)),
@@ -205,6 +212,9 @@ class Runtime:
         aged = await self.aging.once()
         self.metrics.aged_holds.labels("unknown").inc(aged.unknown)
         self.metrics.aged_holds.labels("settled").inc(aged.settled)
+
+    async def _sum_usage(self) -> None:
+        await self.rollups.once()
 
     async def _count_open_holds(self) -> None:
         for state, count in (await self.aging.open_holds()).items():

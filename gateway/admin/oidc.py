@@ -17,14 +17,16 @@ from gateway import errors
 from gateway.access.admin_tokens import AdminPrincipal
 from gateway.access.key_format import Peppers
 from gateway.access.sign_in_attempts import SignInAttempts
-from gateway.admin import oidc_round, plain_pages
+from gateway.admin import oidc_round
 from gateway.admin.callers import Callers
 from gateway.admin.next_page import FRONT, next_page
 from gateway.admin.oidc_round import Round
 from gateway.admin.oidc_terms import Identity, Provider, ProviderError, TokenRefusedError, role_of
 from gateway.admin.sign_in import see_other
+from gateway.admin.sign_in_pages import SignInPages
 from gateway.clock import Clock
 from gateway.errors import GatewayError
+from gateway.pages import rendering
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 
@@ -48,6 +50,7 @@ class OidcSignIn:
     attempts: SignInAttempts
     peppers: Peppers
     clock: Clock
+    pages: SignInPages
 
     def known(self) -> Provider:
         """The provider; GatewayError 404 when single sign-on is not configured."""
@@ -59,12 +62,17 @@ class OidcSignIn:
         return self.clock.now().timestamp()
 
     async def refuse(
-        self, send: Send, refused: _RefusedError, target: str, *headers: tuple[bytes, bytes]
+        self,
+        send: Send,
+        request: Request,
+        refused: _RefusedError,
+        target: str,
+        *headers: tuple[bytes, bytes],
     ) -> None:
         """Answers with the page that says why."""
         self.callers.metrics.sign_ins.labels(refused.result).inc()
-        body = plain_pages.notice(refused.title, refused.text, target)
-        await reply(send, refused.status, [*plain_pages.HEADERS, *headers], body)
+        body = self.pages.notice(request, refused.title, refused.text, target)
+        await reply(send, refused.status, [*rendering.headers(), *headers], body)
 
 
 class OidcStart:
@@ -76,12 +84,13 @@ class OidcStart:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         oidc = self._oidc
         provider = oidc.known()
-        target = next_page(Request(scope, receive).query_params.get("next"))
+        request = Request(scope, receive)
+        target = next_page(request.query_params.get("next"))
         one = oidc_round.begin(target, oidc.now())
         try:
             address = await provider.authorization_url(one.secrets)
         except ProviderError as error:
-            await oidc.refuse(send, _down(error), target)
+            await oidc.refuse(send, request, _down(error), target)
             return
         jar = oidc.callers.jar
         kept = jar.set(jar.round, oidc_round.pack(one, oidc.peppers), oidc_round.LIVES)
@@ -109,13 +118,13 @@ class OidcCallback:
             value = await self._callers.sessions.begin(who, replaces=self._callers.cookie(request))
         except _RefusedError as refused:
             exchange.failure = f"sign_in_{refused.result}"
-            await oidc.refuse(send, refused, target, clear)
+            await oidc.refuse(send, request, refused, target, clear)
         except GatewayError as error:
             exchange.failure = error.reason
             result = "limited" if error.status == 429 else "failed"
             waits = [(name.encode(), text.encode()) for name, text in error.headers.items()]
             page = _RefusedError(error.status, "Not signed in", error.message, result)
-            await oidc.refuse(send, page, target, clear, *waits)
+            await oidc.refuse(send, request, page, target, clear, *waits)
         else:
             self._callers.metrics.sign_ins.labels("signed_in").inc()
             await see_other(send, target, [clear, jar.set(jar.session, value)])

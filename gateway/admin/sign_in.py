@@ -5,19 +5,18 @@ The form works without a script. A session's id is new with each sign-in, so nob
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
-
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from gateway import errors
 from gateway.access.admin_tokens import AdminPrincipal
 from gateway.access.principal import Address
 from gateway.access.sign_in_attempts import SignInAttempts
-from gateway.admin import plain_pages
 from gateway.admin.callers import Callers
 from gateway.admin.next_page import next_page
+from gateway.admin.sign_in_pages import SignInPages
 from gateway.errors import GatewayError
+from gateway.pages import rendering
+from gateway.pages.forms import read_form
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 
@@ -28,24 +27,22 @@ WRONG = "This admin token is unknown or was revoked. Check that it was pasted wh
 class Login:
     """GET is the form; POST takes it: 303 with the cookie, or the form again with what was wrong."""
 
-    def __init__(self, callers: Callers, attempts: SignInAttempts, *, provider: bool) -> None:
+    def __init__(self, callers: Callers, attempts: SignInAttempts, pages: SignInPages) -> None:
         self._callers = callers
         self._attempts = attempts
-        self._provider = provider
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         if request.method == "POST":
             await self._post(request, send)
         else:
-            form = plain_pages.sign_in_form(
-                next_page(request.query_params.get("next")), provider=self._provider
-            )
-            await reply(send, 200, list(plain_pages.HEADERS), form)
+            form = self._pages.form(request, next_page(request.query_params.get("next")))
+            await reply(send, 200, rendering.headers(), form)
 
     async def _post(self, request: Request, send: Send) -> None:
         self._callers.refuse_cross_site("POST", request)
-        fields = await read_form(request)
+        fields = (await read_form(request, LARGEST_FORM)).fields
         target, exchange = next_page(fields.get("next")), exchange_of(request.scope)
         try:
             who = await self._who(fields.get("token", "").strip(), exchange.client)
@@ -56,12 +53,12 @@ class Login:
             exchange.failure = error.reason
             self._count("limited" if error.status == 429 else "failed")
             headers = [(name.encode(), text.encode()) for name, text in error.headers.items()]
-            await self._form(send, target, error.message, error.status, headers)
+            await self._form(send, request, target, error.message, error.status, headers)
             return
         if value is None:
             exchange.failure = "invalid_admin_token"
             self._count("refused")
-            await self._form(send, target, WRONG, 401)
+            await self._form(send, request, target, WRONG, 401)
         else:
             self._count("signed_in")
             jar = self._callers.jar
@@ -84,13 +81,14 @@ class Login:
     async def _form(
         self,
         send: Send,
+        request: Request,
         target: str,
         wrong: str,
         status: int,
         headers: list[tuple[bytes, bytes]] | None = None,
     ) -> None:
-        form = plain_pages.sign_in_form(target, wrong=wrong, provider=self._provider)
-        await reply(send, status, [*plain_pages.HEADERS, *(headers or [])], form)
+        form = self._pages.form(request, target, wrong)
+        await reply(send, status, [*rendering.headers(), *(headers or [])], form)
 
     def _count(self, result: str) -> None:
         self._callers.metrics.sign_ins.labels(result).inc()
@@ -115,28 +113,3 @@ async def see_other(send: Send, path: str, headers: list[tuple[bytes, bytes]]) -
     """303: the browser goes on with a GET."""
     location = [(b"location", path.encode()), (b"cache-control", b"no-store")]
     await reply(send, 303, [*location, *headers], b"")
-
-
-async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a short form; 413, 415, or 400 for one that is there twice."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/x-www-form-urlencoded":
-        raise errors.unsupported_media_type(
-            "The sign-in form is read as application/x-www-form-urlencoded only."
-        )
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST_FORM:
-                raise errors.too_large(f"The form is longer than {LARGEST_FORM} bytes.")
-    except ClientDisconnect:
-        raise errors.bad_request("The connection ended within the body.") from None
-    try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=10)
-    except ValueError:
-        raise errors.bad_request("The form cannot be read.") from None
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise errors.bad_request("A field of the form is there twice.")
-    return fields

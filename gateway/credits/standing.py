@@ -41,6 +41,12 @@ async def of_key(connection: AsyncConnection, team_id: UUID, key_id: str) -> lis
     return [Standing(**row._mapping) for row in rows]
 
 
+async def of_team(connection: AsyncConnection, team_id: UUID) -> list[Standing]:
+    """The team's own quotas, shortest period first, as `of_key` tells them."""
+    rows = await connection.execute(_STANDINGS, {"team": team_id, "key": None})
+    return [Standing(**row._mapping) for row in rows]
+
+
 _STANDINGS = text(
     """
     WITH line AS (

@@ -1,4 +1,4 @@
-"""What was used, as sums over quarters of an hour: reports read `usage_buckets` and nothing else.
+"""What was used, as sums over quarters of an hour: `usage_buckets`, and `usage_days` in place of whole days of them.
 
 Usage is dated by the instant its hold was placed. A range is bounded by instants on a quarter of an hour, or by bare
 dates, which mean each team's own days. `requests` got a hold; `failed` of them were released or are unknown.
@@ -12,28 +12,38 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    Table,
+    and_,
+    cast,
+    func,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
 from gateway.credits.amount import to_decimal, to_text
-from gateway.db.tables import teams, usage_buckets
+from gateway.credits.rollups import clean_days, gaps
+from gateway.db.tables import teams, usage_buckets, usage_days
 
 Dimension = Literal["team", "key", "model", "operation", "day"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 Bound = date | datetime  # a bare date, or an aware instant
 MOST_ROWS = 50_000
 _QUARTER = timedelta(minutes=15)
-# Days begin up to 14 hours before and 12 after the UTC day of the same date.
-_ZONES_WEST, _ZONES_EAST = timedelta(hours=13), timedelta(hours=15)
+_ZONES = timedelta(days=1)  # days begin up to 14 hours before and 12 after the UTC day of the same date
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sums:
+class Sums(NamedTuple):
     """Calls and micro-credits; `shadow_refused` calls went through although a shadow quota had no room."""
 
     requests: int = 0
@@ -46,7 +56,7 @@ class Sums:
         return Sums(**{name: getattr(self, name) + getattr(other, name) for name in _SUMS})
 
 
-_SUMS = tuple(Sums.__dataclass_fields__)
+_SUMS = Sums._fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +67,7 @@ class Range:
     end: Bound
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """The sums of one combination; `names` holds the dimensions asked for, in their order."""
 
     names: dict[str, Any]
@@ -76,36 +85,55 @@ class Statement:
 
 
 async def statement(
-    connection: AsyncConnection, which: Range, by: Sequence[Dimension], team_id: UUID | None = None
+    connection: AsyncConnection,
+    which: Range,
+    by: Sequence[Dimension],
+    team_id: UUID | None = None,
+    *,
+    only: tuple[Dimension, Sequence[object]] | None = None,
 ) -> Statement:
-    """The usage in the range, of one team or of all; 400 when it has more than MOST_ROWS rows."""
-    found = (await connection.execute(_summed(which, by, team_id))).all()
+    """The usage in the range, of one team or of all, and `only` with these values of a dimension (teams by their id).
+
+    GatewayError 400 when it has more than MOST_ROWS rows.
+    """
+    found = (await connection.execute(_summed(which, by, team_id, only))).all()
     if len(found) > MOST_ROWS:
         raise errors.bad_request(
             f"by: more than {MOST_ROWS} rows; ask for a shorter range or fewer dimensions", "invalid_fields"
         )
-    rows = tuple(_row(row._mapping) for row in found)
-    totals = Sums()
-    for row in rows:
-        totals = totals.plus(row.sums)
+    names = [column for name in by for column in (("team", "team_id") if name == "team" else (name,))]
+    rows = tuple(_row(names, row) for row in found)
+    totals = Sums(**{name: sum(getattr(row.sums, name) for row in rows) for name in _SUMS})
     return Statement(range=which, by=tuple(by), rows=rows, totals=totals)
 
 
-def _summed(which: Range, by: Sequence[Dimension], team_id: UUID | None) -> Select[Any]:
+def _summed(
+    which: Range,
+    by: Sequence[Dimension],
+    team_id: UUID | None,
+    only: tuple[Dimension, Sequence[object]] | None,
+) -> Select[Any]:
     """Summed first and named after that: to join every bucket with its team takes five times as long."""
-    grouped = [_column(name) for name in by]
-    sums = [cast(func.sum(usage_buckets.c[name]), BigInteger).label(name) for name in _SUMS]
-    inner = select(*grouped, *sums).where(*_within(which)).group_by(*grouped)
-    if team_id is not None:
-        inner = inner.where(usage_buckets.c.team_id == team_id)
-    found = inner.subquery()
+    source = _of_buckets(which, by, team_id) if "key" in by else _of_days_and_buckets(which, by, team_id)
+    kept = source.subquery()
+    grouped = [kept.c[_kept(name)] for name in by]
+    sums = [cast(func.sum(kept.c[name]), BigInteger).label(name) for name in _SUMS]
+    summed = select(*grouped, *sums).group_by(*grouped)
+    if only is not None:
+        summed = summed.where(kept.c[_kept(only[0])].in_(only[1]))
+    found = summed.subquery()
+    # Teams are put in order before: numbers sort faster than tens of thousands of slugs.
+    team = select(
+        teams.c.id, teams.c.slug, func.row_number().over(order_by=teams.c.slug).label("place")
+    ).subquery()
     columns: list[ColumnElement[Any]] = []
     for name in by:
-        columns += [teams.c.slug.label("team"), found.c.team_id] if name == "team" else [found.c[name]]
+        columns += [team.c.slug.label("team"), found.c.team_id] if name == "team" else [found.c[name]]
     query = select(*columns, *(found.c[name] for name in _SUMS))
     if "team" in by:
-        query = query.join_from(found, teams, teams.c.id == found.c.team_id)
-    return query.order_by(*columns).limit(MOST_ROWS + 1)
+        query = query.join_from(found, team, team.c.id == found.c.team_id)
+    order = [team.c.place if name == "team" else found.c[name] for name in by]
+    return query.order_by(*order).limit(MOST_ROWS + 1)
 
 
 def bound(text: str) -> Bound:
@@ -198,30 +226,63 @@ def _numbers(sums: Sums) -> list[object]:
     ]
 
 
-def _column(name: Dimension) -> ColumnElement[Any]:
-    if name == "team":
-        return usage_buckets.c.team_id
-    return (usage_buckets.c.key_id if name == "key" else usage_buckets.c[name]).label(name)
+def _of_buckets(which: Range, by: Sequence[Dimension], team_id: UUID | None) -> Select[Any]:
+    return _rows(usage_buckets, by, team_id).where(*_between(which), *_days(usage_buckets, which))
 
 
-def _row(found: Any) -> Row:
-    names = {name: value for name, value in found.items() if name not in _SUMS}
-    return Row(names=names, sums=Sums(**{name: int(found[name]) for name in _SUMS}))
-
-
-def _within(which: Range) -> list[ColumnElement[bool]]:
-    """The range as conditions; days are bounded by instants as well, which is what the index knows."""
-    begins, day = usage_buckets.c.starts_at, usage_buckets.c.day
-    start, end = which.start, which.end
-    after = (
-        [begins >= start]
-        if isinstance(start, datetime)
-        else [day >= start, begins >= _midnight(start) - _ZONES_EAST]
+def _of_days_and_buckets(which: Range, by: Sequence[Dimension], team_id: UUID | None) -> CompoundSelect[Any]:
+    """The same rows, those of whole UTC days as far as they are summed already; all in one snapshot."""
+    start, end = _instants(which)
+    first = (start + timedelta(days=1) - timedelta(microseconds=1)).date()
+    clean = clean_days(first, end.date())
+    utc_day = usage_days.c.utc_day
+    days = _rows(usage_days, by, team_id).where(
+        utc_day >= first, utc_day < end.date()
+    )  # known to the planner
+    days = days.join(clean, clean.c.utc_day == utc_day)
+    rest_of = gaps(clean, start, end)
+    begins = usage_buckets.c.starts_at
+    rest = _rows(usage_buckets, by, team_id).join(
+        rest_of, and_(begins >= rest_of.c.start, begins < rest_of.c.end)
     )
-    before = (
-        [begins < end] if isinstance(end, datetime) else [day < end, begins < _midnight(end) + _ZONES_WEST]
-    )
+    return union_all(days.where(*_days(usage_days, which)), rest.where(*_days(usage_buckets, which)))
+
+
+def _rows(table: Table, by: Sequence[Dimension], team_id: UUID | None) -> Select[Any]:
+    """Rows with what is asked for; `key_id` is called `key`."""
+    columns = [table.c.key_id.label("key") if name == "key" else table.c[_kept(name)] for name in by]
+    query = select(*columns, *(table.c[name] for name in _SUMS))
+    return query if team_id is None else query.where(table.c.team_id == team_id)
+
+
+def _kept(name: Dimension) -> str:
+    return "team_id" if name == "team" else name
+
+
+def _row(names: Sequence[str], found: Sequence[Any]) -> Row:
+    """Names first, sums in their order after them: there may be tens of thousands of rows."""
+    return Row(dict(zip(names, found, strict=False)), Sums._make(found[len(names) :]))
+
+
+def _between(which: Range) -> list[ColumnElement[bool]]:
+    start, end = _instants(which)
+    return [usage_buckets.c.starts_at >= start, usage_buckets.c.starts_at < end]
+
+
+def _days(table: Table, which: Range) -> list[ColumnElement[bool]]:
+    """What is left to ask of the teams' own days."""
+    after = [] if isinstance(which.start, datetime) else [table.c.day >= which.start]
+    before = [] if isinstance(which.end, datetime) else [table.c.day < which.end]
     return [*after, *before]
+
+
+def _instants(which: Range) -> tuple[datetime, datetime]:
+    """Between which instants the range lies: for dates, whole UTC days that have the day of every zone in them."""
+    start, end = which.start, which.end
+    return (
+        start if isinstance(start, datetime) else _midnight(start) - _ZONES,
+        end if isinstance(end, datetime) else _midnight(end) + _ZONES,
+    )
 
 
 def _midnight(day: date) -> datetime:

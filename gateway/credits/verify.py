@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
-from gateway.credits import counters
+from gateway.credits import counters, rollup_queries, rollups
 from gateway.credits import verify_queries as queries
 from gateway.credits.amount import to_text
 from gateway.db import audit
@@ -101,6 +101,7 @@ async def verify(connection: AsyncConnection, *, in_turn: bool = False) -> Proof
         (queries.ORPHANS, _orphan),
         (queries.COUNTERS, _counter),
         (queries.USAGE, _bucket),
+        (rollup_queries.DIFFERING, _summed),
         (queries.TASKS, _task),
     ):
         values = {name: value for name, value in suspects.items() if name in query.compile().params}
@@ -123,6 +124,7 @@ async def repair(connection: AsyncConnection, actor: str, team_id: UUID) -> Repa
     moved = (await connection.execute(queries.REPAIR_COUNTERS, team)).rowcount
     moved += (await connection.execute(queries.REPAIR_MISSING, team)).rowcount
     buckets = (await connection.execute(queries.REPAIR_USAGE, team)).scalar_one()
+    buckets += await rollups.mark_differing(connection, team_id)
     await counters.open_missing(connection, team_id)
     repaired = Repaired(counters=moved, buckets=buckets)
     if repaired != Repaired():
@@ -211,6 +213,13 @@ def _bucket(row: Any) -> Difference:
     subject = (
         f"{row.starts_at:%Y-%m-%dT%H:%MZ} {row.slug or row.team_id} {row.key_id} {row.model} {row.operation}"
     )
+    return Difference(
+        kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
+    )
+
+
+def _summed(row: Any) -> Difference:
+    subject = f"{row.utc_day}, the day's sum, {row.slug or row.team_id} {row.model} {row.operation}"
     return Difference(
         kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
     )

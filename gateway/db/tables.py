@@ -366,6 +366,43 @@ usage_buckets = Table(
     postgresql_with={"fillfactor": "70"},
 )
 
+usage_days = Table(  # the sums of `usage_buckets` over UTC days that are over
+    "usage_days",
+    metadata,
+    Column("utc_day", Date, primary_key=True),
+    Column("team_id", Uuid, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("operation", Text, primary_key=True),
+    Column("day", Date, primary_key=True),  # the team's own day
+    Column("requests", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("shadow_refused", Integer, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+    Column("estimated_credits", BigInteger, nullable=False),
+)
+
+usage_days_closed = Table(  # the days that are in `usage_days`
+    "usage_days_closed",
+    metadata,
+    Column("utc_day", Date, primary_key=True),
+    _moment("closed_at", now=True),
+)
+
+usage_days_late = Table(  # written by triggers: days whose buckets changed after them, often several times
+    "usage_days_late",
+    metadata,
+    Column("utc_day", Date, nullable=False),
+)
+
+upstream_key_days = Table(  # settled holds by the UTC day they were placed on
+    "upstream_key_days",
+    metadata,
+    Column("utc_day", Date, primary_key=True),
+    Column("upstream_key_id", Uuid, primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+)
+
 idempotency_records = Table(
     "idempotency_records",
     metadata,

@@ -76,6 +76,10 @@ class Pool:
         """Every key that is not removed, also those that may not be used now."""
         return list(self._ring.keys.values())
 
+    def paid_in_flight(self) -> dict[UUID, int]:
+        """How many paid calls this process has under way with each key."""
+        return {key: number for (key, use), number in self._busy.items() if use is Use.PAID}
+
     def accounts(self) -> set[str]:
         """The accounts that still have a key for new calls."""
         return {key.account for key in self._ring.keys.values() if key.state == "active"}

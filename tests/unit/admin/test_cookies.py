@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admin.cookies import CookieJar, read_cookie
+from gateway.pages.cookies import CookieJar, read_cookie
 from gateway.admin.next_page import FRONT, next_page
 
 

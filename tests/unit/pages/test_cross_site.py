@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admin.cross_site import SAFE_METHODS, is_cross_site
+from gateway.pages.cross_site import SAFE_METHODS, is_cross_site
 
 HOST = "gateway.example.com"
 

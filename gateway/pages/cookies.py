@@ -1,4 +1,4 @@
-"""The cookies of the pages below /admin/: their names and attributes, and reading them. Pure."""
+"""The cookies of the pages: their names and attributes, and reading them. Pure."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ class CookieJar:
     @property
     def session(self) -> str:
         return self._name("pxg_session")
+
+    @property
+    def team_session(self) -> str:
+        """Of somebody who signed in with a team key; the same browser may have both."""
+        return self._name("pxg_team_session")
 
     @property
     def round(self) -> str:

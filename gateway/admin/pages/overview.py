@@ -1,0 +1,108 @@
+"""The first page: what needs a person, what was spent and is left, what runs, and how the pool is."""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from typing import Any
+
+from gateway.admin.pages import spending
+from gateway.admin.pages.page import Html, PageCall
+from gateway.alerts import records
+from gateway.alerts.records import Alert
+from gateway.credits import overview, usage
+from gateway.credits.amount import to_decimal
+from gateway.credits.usage import Range
+from gateway.db.paging import PageOf
+from gateway.pages.chart import projected
+from gateway.pool import upstream_keys
+from gateway.tasks import listing as tasks
+from gateway.tasks.listing import TaskFilter
+
+QUOTAS_SHOWN = 8
+TASKS_SHOWN = 6
+ALERTS_READ = 50
+ATTENTION_SHOWN = 6
+SEVERITIES = ("critical", "warning", "info")
+# Where the thing an alert is about can be looked at.
+PLACES = {
+    "hold_unknown": "/admin/holds?state=unknown",
+    "upstream_key_off": "/admin/upstream-keys",
+    "upstream_key_exhausted": "/admin/upstream-keys",
+    "upstream_keys_all_resting": "/admin/upstream-keys",
+    "price_book_error": "/admin/prices",
+    "price_drift": "/admin/prices",
+    "odd_cost": "/admin/holds?flag=odd_cost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One line of what needs a person."""
+
+    alert: Alert
+    link: str
+
+
+async def show(call: PageCall) -> Html:
+    """At most ten statements, all of them over little: tests/integration/admin/pages holds it to that."""
+    now = call.view.now
+    which = spending.wanted(call.query, now)
+    async with call.dashboard.api.database.autocommit() as connection:
+        chart = await spending.chart(connection, which, call.text)
+        month = await _month(connection, now)
+        held, holds = await overview.held_now(connection)
+        quotas = await overview.fullest_quotas(connection, QUOTAS_SHOWN)
+        alerts = await records.page(connection, "open", PageOf(ALERTS_READ))
+        running = await tasks.page(connection, TaskFilter(ended=False), PageOf(TASKS_SHOWN))
+        keys = await upstream_keys.page(connection, PageOf(50))
+    values: dict[str, Any] = {
+        "which": which,
+        "chart": chart,
+        "month": month,
+        "held": to_decimal(held),
+        "holds": holds,
+        "quotas": quotas,
+        "attention": attention(alerts.items)[:ATTENTION_SHOWN],
+        "more_alerts": len(attention(alerts.items)) > ATTENTION_SHOWN or alerts.next is not None,
+        "running": running,
+        "keys": keys.items,
+        "price_problems": () if call.dashboard.prices.error is None else call.dashboard.prices.error.problems,
+    }
+    return Html(template="overview.html", values=values)
+
+
+def attention(alerts: Sequence[Alert]) -> list[Attention]:
+    """What needs a person, the worst first; of one thing, such as a quota that has passed several marks, its worst."""
+    ranked = sorted(alerts, key=lambda alert: SEVERITIES.index(alert.severity))
+    worst = {(alert.kind, alert.subject): alert for alert in reversed(ranked)}
+    return [
+        Attention(alert, place_of(alert)) for alert in ranked if worst[alert.kind, alert.subject] is alert
+    ]
+
+
+def place_of(alert: Alert) -> str:
+    """The page where something can be done about an alert."""
+    team = alert.detail.get("team")
+    if alert.kind.startswith("quota") and team:
+        return f"/admin/teams/{team}"
+    return PLACES.get(alert.kind, "/admin/alerts")
+
+
+async def _month(connection: Any, now: Any) -> dict[str, Any]:
+    today = now.astimezone(UTC).date()
+    span = Range(start=today.replace(day=1), end=today + timedelta(days=2))
+    found = await usage.statement(connection, span, ["day"])
+    spent = {row.names["day"]: row.sums.credits for row in found.rows}
+    length = calendar.monthrange(today.year, today.month)[1]
+    ahead = projected(spent, today, length)
+    return {
+        "today": to_decimal(spent.get(today, 0)),
+        "so_far": to_decimal(found.totals.credits),
+        "estimated": to_decimal(found.totals.estimated_credits),
+        "requests": found.totals.requests,
+        "failed": found.totals.failed,
+        "projected": None if ahead is None else to_decimal(ahead),
+    }

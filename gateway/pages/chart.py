@@ -1,0 +1,101 @@
+"""Stacked charts of spending: the largest names as layers, everything else as one. Pure; amounts in micro-credits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import accumulate
+from typing import Any
+
+from gateway.credits.amount import to_text
+
+LAYERS = 6
+OTHER_TONE = "s7"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One name with its amount each day; `tone` is the colour's name, `link` leads to what it is."""
+
+    name: str
+    tone: str
+    values: tuple[int, ...]
+    total: int
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Days and layers, the largest first; `total` is exact."""
+
+    days: tuple[date, ...]
+    layers: tuple[Layer, ...]
+    total: int
+
+    def document(self, *, cumulative: bool) -> dict[str, Any]:
+        """What the script draws; amounts as exact text."""
+        return {
+            "days": [day.isoformat() for day in self.days],
+            "cumulative": cumulative,
+            "series": [
+                {
+                    "name": layer.name,
+                    "tone": layer.tone,
+                    "values": [
+                        to_text(value) for value in (accumulate(layer.values) if cumulative else layer.values)
+                    ],
+                }
+                for layer in self.layers
+            ],
+        }
+
+    def by_day(self) -> list[tuple[date, int]]:
+        """Every day's sum."""
+        return [(day, sum(layer.values[at] for layer in self.layers)) for at, day in enumerate(self.days)]
+
+
+def stacked(
+    days: Sequence[date],
+    sums: Mapping[date, int],
+    top: Sequence[tuple[str, Mapping[date, int]]],
+    other: str,
+    links: Mapping[str, str] | None = None,
+) -> Chart:
+    """`sums` is what was spent each day by all, `top` what the largest names did; the difference is `other`."""
+    layers = [
+        _layer(name, f"s{at + 1}", [found.get(day, 0) for day in days])
+        for at, (name, found) in enumerate(top)
+    ]
+    layers = [
+        Layer(
+            name=one.name, tone=one.tone, values=one.values, total=one.total, link=(links or {}).get(one.name)
+        )
+        for one in layers
+    ]
+    rest = [sums.get(day, 0) - sum(layer.values[at] for layer in layers) for at, day in enumerate(days)]
+    if any(rest):
+        layers.append(_layer(other, OTHER_TONE, rest))
+    return Chart(days=tuple(days), layers=tuple(layers), total=sum(layer.total for layer in layers))
+
+
+def days_between(start: date, end: date) -> list[date]:
+    """Every day from `start`, inclusive, to `end`, exclusive."""
+    return [start + timedelta(days=number) for number in range((end - start).days)]
+
+
+def projected(spent: Mapping[date, int], today: date, days_in_month: int) -> int | None:
+    """What a month will have cost at its end if it goes on as in its last seven whole days; None on its first."""
+    whole = [
+        spent.get(date(today.year, today.month, day), 0) for day in range(max(1, today.day - 7), today.day)
+    ]
+    if not whole:
+        return None
+    so_far = sum(amount for day, amount in spent.items() if day <= today)
+    today_spent = spent.get(today, 0)
+    each = sum(whole) // len(whole)
+    return so_far - today_spent + max(today_spent, each) + each * (days_in_month - today.day)
+
+
+def _layer(name: str, tone: str, values: Sequence[int]) -> Layer:
+    return Layer(name=name, tone=tone, values=tuple(values), total=sum(values))
