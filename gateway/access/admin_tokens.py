@@ -140,6 +140,15 @@ async def page(connection: AsyncConnection, which: PageOf) -> Page[AdminToken]:
     return await _ORDER.read(connection, select(*_COLUMNS), which, _token)
 
 
+async def find(connection: AsyncConnection, token_id: str) -> AdminToken:
+    """The token with this id, a revoked one too; 404."""
+    query = select(*_COLUMNS).where(admin_tokens.c.id == _uuid(token_id))
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise _unknown()
+    return _token(row)
+
+
 async def revoke(connection: AsyncConnection, actor: str, token_id: str) -> AdminToken:
     """Ends the token and the sessions it opened, for good; 404; repeating it changes nothing."""
     query = select(*_COLUMNS).where(admin_tokens.c.id == _uuid(token_id)).with_for_update()

@@ -13,15 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_network
-from typing import Any
 
-from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy import bindparam, func, select
 
 from gateway import errors
 from gateway.access.key_format import TEAM_KEY, ParsedKey, Peppers, parse
-from gateway.access.principal import Limits, Network, Principal
+from gateway.access.principal import Principal
 from gateway.access.principal_cache import Entry, PrincipalCache
+from gateway.access.principal_rows import PRINCIPAL, principal_of, works
 from gateway.access.signatures import Used
 from gateway.access.uses import USE_IS_NOTED_EVERY, Uses
 from gateway.clock import Clock
@@ -56,13 +55,17 @@ class Authenticator:
         cached and Postgres cannot be asked.
         """
         token = bearer_token(authorization)
-        key = parse(token, TEAM_KEY) if token is not None else None
-        if key is None:
-            raise errors.unauthenticated()
-        principal = await self._principal(key)
-        if principal is None or principal.expired(self._clock.now()):
+        principal = None if token is None else await self.principal_of(token)
+        if principal is None:
             raise errors.unauthenticated()
         return principal
+
+    async def principal_of(self, token: str) -> Principal | None:
+        """The principal of a key's text, None when it is no good key; 503 as above. What cannot be a key costs
+        nothing."""
+        key = parse(token, TEAM_KEY)
+        principal = None if key is None else await self._principal(key)
+        return None if principal is None or principal.expired(self._clock.now()) else principal
 
     def forget_key(self, key_id: str) -> None:
         """Forgets the key with this public id: called after a change to it has committed."""
@@ -117,7 +120,7 @@ class Authenticator:
             if row is not None:
                 used = Used(row.key_id, bytes(row.digest), row.pepper)
                 await self._uses.note(connection, used, digests, due=row.noted_long_ago)
-        return None if row is None else _principal_of(row)
+        return None if row is None else principal_of(row)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,53 +148,13 @@ def bearer_token(authorization: list[bytes]) -> str | None:
 
 _BY_DIGEST = (
     select(
-        teams.c.id.label("team_id"),
-        teams.c.slug,
-        teams.c.name.label("team_name"),
-        teams.c.suspended_at,
-        teams.c.time_zone,
-        teams.c.allowed_models.label("team_models"),
-        teams.c.requests_per_minute.label("team_rpm"),
-        teams.c.max_in_flight.label("team_in_flight"),
-        team_keys.c.id.label("key_id"),
-        team_keys.c.name.label("key_name"),
+        *PRINCIPAL,
         team_keys.c.digest,
         team_keys.c.pepper,
-        team_keys.c.expires_at,
         func.coalesce(team_keys.c.last_used_at < func.now() - USE_IS_NOTED_EVERY, True).label(
             "noted_long_ago"
         ),
-        team_keys.c.allowed_addresses,
-        team_keys.c.allowed_models.label("key_models"),
-        team_keys.c.requests_per_minute.label("key_rpm"),
-        team_keys.c.max_in_flight.label("key_in_flight"),
     )
     .join_from(team_keys, teams)
-    .where(
-        team_keys.c.digest.in_(bindparam("digests", expanding=True)),
-        team_keys.c.revoked_at.is_(None),
-        # The gateway's clock cuts an expiry off between reads; the database's decides.
-        or_(team_keys.c.expires_at.is_(None), team_keys.c.expires_at > func.now()),
-    )
+    .where(team_keys.c.digest.in_(bindparam("digests", expanding=True)), works())
 )
-
-
-def _principal_of(row: Any) -> Principal:
-    addresses: tuple[Network, ...] | None = None
-    if row.allowed_addresses is not None:
-        addresses = tuple(ip_network(text) for text in row.allowed_addresses)
-    return Principal(
-        team_id=row.team_id,
-        team_slug=row.slug,
-        team_name=row.team_name,
-        team_suspended=row.suspended_at is not None,
-        time_zone=row.time_zone,
-        key_id=row.key_id,
-        key_name=row.key_name,
-        expires_at=row.expires_at,
-        allowed_addresses=addresses,
-        team_models=None if row.team_models is None else frozenset(row.team_models),
-        key_models=None if row.key_models is None else frozenset(row.key_models),
-        team_limits=Limits(requests_per_minute=row.team_rpm, max_in_flight=row.team_in_flight),
-        key_limits=Limits(requests_per_minute=row.key_rpm, max_in_flight=row.key_in_flight),
-    )

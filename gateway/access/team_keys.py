@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import ColumnElement, Row, Select, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
@@ -73,6 +73,14 @@ class NewKey:
     max_in_flight: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFilter:
+    """Which keys; None does not narrow."""
+
+    team_id: UUID | None = None
+    state: KeyState | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
     """A new key together with its text, which exists nowhere else."""
@@ -126,6 +134,33 @@ async def by_ids(connection: AsyncConnection, key_ids: Collection[str]) -> dict[
 async def page(connection: AsyncConnection, team: Team, which: PageOf) -> Page[TeamKey]:
     """One page of a team's keys, revoked ones too."""
     return await _ORDER.read(connection, _query().where(team_keys.c.team_id == team.id), which, _key)
+
+
+async def page_of_all(
+    connection: AsyncConnection, narrow: KeyFilter, which: PageOf, now: datetime
+) -> Page[TeamKey]:
+    """One page of the keys of all teams that the filter lets through; `now` decides which have expired."""
+    query = _query()
+    if narrow.team_id is not None:
+        query = query.where(team_keys.c.team_id == narrow.team_id)
+    if narrow.state is not None:
+        query = query.where(*_in_state(narrow.state, now))
+    return await _ORDER.read(connection, query, which, _key)
+
+
+def _in_state(state: KeyState, now: datetime) -> list[ColumnElement[bool]]:
+    """What `TeamKey.state` says, as conditions."""
+    if state == "revoked":
+        return [team_keys.c.revoked_at.is_not(None)]
+    alive = team_keys.c.revoked_at.is_(None)
+    if state == "expired":
+        return [alive, team_keys.c.expires_at <= now]
+    replaced = team_keys.c.replaced_by
+    return [
+        alive,
+        or_(team_keys.c.expires_at.is_(None), team_keys.c.expires_at > now),
+        replaced.is_not(None) if state == "rotated" else replaced.is_(None),
+    ]
 
 
 async def update(

@@ -22,11 +22,11 @@ from gateway.admin.callers import Callers
 from gateway.admin.next_page import FRONT, next_page
 from gateway.admin.oidc_round import Round
 from gateway.admin.oidc_terms import Identity, Provider, ProviderError, TokenRefusedError, role_of
-from gateway.admin.sign_in import see_other
 from gateway.admin.sign_in_pages import SignInPages
 from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.pages import rendering
+from gateway.pages.forms import see_other
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 

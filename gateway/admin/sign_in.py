@@ -16,11 +16,10 @@ from gateway.admin.next_page import next_page
 from gateway.admin.sign_in_pages import SignInPages
 from gateway.errors import GatewayError
 from gateway.pages import rendering
-from gateway.pages.forms import read_form
+from gateway.pages.forms import read_sign_in, see_other
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 
-LARGEST_FORM = 8 * 1024
 WRONG = "This admin token is unknown or was revoked. Check that it was pasted whole: it begins with pxa_."
 
 
@@ -42,10 +41,10 @@ class Login:
 
     async def _post(self, request: Request, send: Send) -> None:
         self._callers.refuse_cross_site("POST", request)
-        fields = (await read_form(request, LARGEST_FORM)).fields
+        fields = await read_sign_in(request)
         target, exchange = next_page(fields.get("next")), exchange_of(request.scope)
         try:
-            who = await self._who(fields.get("token", "").strip(), exchange.client)
+            who = await self._who(fields.get("token", ""), exchange.client)
             value = None
             if who is not None:
                 value = await self._callers.sessions.begin(who, replaces=self._callers.cookie(request))
@@ -107,9 +106,3 @@ class Logout:
         if value is not None and await self._callers.sessions.end(value):
             self._callers.metrics.sign_ins.labels("signed_out").inc()
         await see_other(send, "/admin/login", [jar.clear(jar.session)])
-
-
-async def see_other(send: Send, path: str, headers: list[tuple[bytes, bytes]]) -> None:
-    """303: the browser goes on with a GET."""
-    location = [(b"location", path.encode()), (b"cache-control", b"no-store")]
-    await reply(send, 303, [*location, *headers], b"")

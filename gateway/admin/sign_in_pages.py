@@ -21,8 +21,10 @@ class SignInPages:
 
     def form(self, request: HTTPConnection, next_path: str, wrong: str | None = None) -> bytes:
         """The form; `wrong` says why the last try failed."""
+        view = self._view(request)
+        said = None if wrong is None else view.text(wrong)
         return self._pages.render(
-            "sign_in.html", self._view(request), next=next_path, wrong=wrong, provider=self._provider
+            "sign_in.html", view, next=next_path, wrong=said, provider=self._provider
         )
 
     def notice(self, request: HTTPConnection, title: str, text: str, next_path: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -97,6 +97,12 @@ async def page(connection: AsyncConnection, state: State | None, which: PageOf) 
         resolved = alerts.c.resolved_at
         query = query.where(resolved.is_(None) if state == "open" else resolved.is_not(None))
     return await _ORDER.read(connection, query, which, _alert)
+
+
+async def by_ids(connection: AsyncConnection, alert_ids: Collection[UUID]) -> dict[UUID, Alert]:
+    """Those of these alerts that there are."""
+    rows = await connection.execute(select(*_COLUMNS).where(alerts.c.id.in_(alert_ids)))
+    return {row.id: _alert(row) for row in rows}
 
 
 async def counts(connection: AsyncConnection) -> dict[tuple[str, str], int]:

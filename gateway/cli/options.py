@@ -30,6 +30,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 PageLimit = Annotated[str | None, typer.Option("--limit", help="Rows a page, 1 to 200 (50).")]
 After = Annotated[str | None, typer.Option("--after", help="The cursor the page before ended with.")]
 Team = Annotated[str | None, typer.Argument(metavar="TEAM", help="Id or slug.", show_default=False)]
+PlacedFrom = Annotated[
+    str | None, typer.Option("--from", help="Placed then or later: a date (in UTC) or a time with a zone.")
+]
+PlacedTo = Annotated[str | None, typer.Option("--to", help="Placed before then.")]
 TeamFlag = Annotated[str | None, typer.Option("--team", help="The team's id or slug.")]
 Key = Annotated[str | None, typer.Argument(metavar="KEY", help="The key's public id.", show_default=False)]
 IdFlag = Annotated[str | None, typer.Option("--id", help="The same as the argument.")]
@@ -62,6 +66,7 @@ def word(*words: str, help: str, several: bool = False) -> Any:  # noqa: A002 - 
 
 
 PERIODS = ("day", "week", "month", "total")
+KEY_STATES = ("active", "rotated", "expired", "revoked")
 HOLD_STATES = ("held", "unknown", "settled", "released")
 
 

@@ -19,6 +19,7 @@ from gateway.db import audit
 from gateway.db.changes import frozen
 from gateway.db.paging import Keyset, Page, PageOf
 from gateway.db.tables import attempts, holds, teams, upstream_keys
+from gateway.ids import lowest_uuid7
 
 HoldState = Literal["held", "settled", "released", "unknown"]
 _ORDER = Keyset("holds", holds.c.id)
@@ -62,13 +63,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldFilter:
-    """Which holds; None does not narrow."""
+    """Which holds; None does not narrow. Placed from `start`, inclusive, to `end`, exclusive, to the millisecond."""
 
     state: HoldState | None = None
     team_id: UUID | None = None
     key_id: str | None = None
     model: str | None = None
     request_id: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +86,24 @@ class Resolution:
 async def page(connection: AsyncConnection, narrow: HoldFilter, which: PageOf) -> Page[ListedHold]:
     """One page of the holds the filter lets through."""
     query = _query()
-    for field in fields(narrow):
-        wanted = getattr(narrow, field.name)
+    for name in ("state", "team_id", "key_id", "model", "request_id"):
+        wanted = getattr(narrow, name)
         if wanted is not None:
-            query = query.where(holds.c[field.name] == wanted)
+            query = query.where(holds.c[name] == wanted)
+    # Ids begin with the instant, and are what lists and partitions are ordered by.
+    if narrow.start is not None:
+        query = query.where(holds.c.id >= lowest_uuid7(narrow.start))
+    if narrow.end is not None:
+        query = query.where(holds.c.id < lowest_uuid7(narrow.end))
     return await _ORDER.read(connection, query, which, _hold)
+
+
+async def find(connection: AsyncConnection, hold: str) -> ListedHold:
+    """The hold with this id; 404 when there is none."""
+    row = (await connection.execute(_query().where(holds.c.id == _id_in(hold)))).one_or_none()
+    if row is None:
+        raise _unknown()
+    return _hold(row)
 
 
 async def of_request(connection: AsyncConnection, request_id: str, limit: int) -> list[ListedHold]:

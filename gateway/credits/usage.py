@@ -236,10 +236,8 @@ def _of_days_and_buckets(which: Range, by: Sequence[Dimension], team_id: UUID | 
     first = (start + timedelta(days=1) - timedelta(microseconds=1)).date()
     clean = clean_days(first, end.date())
     utc_day = usage_days.c.utc_day
-    days = _rows(usage_days, by, team_id).where(
-        utc_day >= first, utc_day < end.date()
-    )  # known to the planner
-    days = days.join(clean, clean.c.utc_day == utc_day)
+    days = _rows(usage_days, by, team_id).join(clean, clean.c.utc_day == utc_day)
+    days = days.where(utc_day >= first, utc_day < end.date())  # again, where the planner sees it
     rest_of = gaps(clean, start, end)
     begins = usage_buckets.c.starts_at
     rest = _rows(usage_buckets, by, team_id).join(

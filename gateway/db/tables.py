@@ -129,6 +129,18 @@ admin_sessions = Table(
     Index(None, "token_id"),
 )
 
+team_sessions = Table(  # of people who signed in with a team key
+    "team_sessions",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # SHA-256 of the cookie's value
+    Column("id", Uuid, nullable=False),
+    Column("key_id", Text, ForeignKey("team_keys.id"), nullable=False),
+    _moment("created_at", now=True),
+    _moment("last_seen_at", now=True),
+    _moment("ended_at"),
+    Index(None, "key_id"),
+)
+
 sign_in_attempts = Table(  # failed ones, by client
     "sign_in_attempts",
     metadata,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
@@ -89,6 +89,16 @@ async def by_ids(connection: AsyncConnection, task_ids: Collection[str]) -> dict
     """Those of these tasks that there are."""
     rows = await connection.execute(_query().where(tasks.c.id.in_(task_ids)))
     return {row.id: _task(row) for row in rows}
+
+
+async def running_by_upstream_key(connection: AsyncConnection) -> dict[UUID, int]:
+    """How many tasks that have not ended each upstream key has submitted."""
+    query = (
+        select(tasks.c.upstream_key_id, func.count().label("number"))
+        .where(tasks.c.ended_at.is_(None))
+        .group_by(tasks.c.upstream_key_id)
+    )
+    return {row.upstream_key_id: row.number for row in await connection.execute(query)}
 
 
 def _query() -> Select[Any]:

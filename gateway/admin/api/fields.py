@@ -10,7 +10,7 @@ import difflib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -210,6 +210,22 @@ def _bound(value: object) -> usage.Bound:
     return usage.bound(str(value)[:64])
 
 
+def _instant(value: object) -> datetime:
+    """A bare date is its beginning in UTC."""
+    text = str(value)[:64]
+    wanted = "must be a date such as 2026-03-01, or a time with its zone such as 2026-03-01T10:20:00Z"
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = datetime.combine(date.fromisoformat(text), time(), UTC)
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(wanted) from None
+    if not 1970 <= moment.year <= 2200:
+        raise ValueError(wanted)
+    return moment
+
+
 def _dimensions(value: object) -> tuple[usage.Dimension, ...]:
     return usage.dimensions(str(value))
 
@@ -238,6 +254,7 @@ _BOUND = {
     "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}],
     "description": "a date, or a time with a zone on a quarter of an hour",
 }
+_INSTANT = {**_BOUND, "description": "a date, which begins in UTC, or a time with a zone"}
 _DIMENSION = f"(?:{'|'.join(usage.DIMENSIONS)})"
 _BY = {
     "type": "string",
@@ -287,10 +304,14 @@ UpstreamSecret = Annotated[str, Checked(_upstream_secret, _SECRET)]
 RoleName = Annotated[Literal["admin", "viewer"], _one_of("admin", "viewer")]
 PeriodName = Annotated[Literal["day", "week", "month", "total"], _one_of("day", "week", "month", "total")]
 Bound = Annotated[date | datetime, Checked(_bound, _BOUND)]
+Instant = Annotated[datetime, Checked(_instant, _INSTANT)]
 Dimensions = Annotated[tuple[usage.Dimension, ...], Checked(_dimensions, _BY)]
 FormatName = Annotated[Literal["json", "csv"], _one_of("json", "csv")]
 HoldStateName = Annotated[
     Literal["held", "settled", "released", "unknown"], _one_of("held", "settled", "released", "unknown")
+]
+KeyStateName = Annotated[
+    Literal["active", "rotated", "expired", "revoked"], _one_of("active", "rotated", "expired", "revoked")
 ]
 OutcomeName = Annotated[Literal["settle", "release"], _one_of("settle", "release")]
 WebhookUrl = Annotated[str, Checked(_webhook_url, _URL)]

@@ -20,6 +20,11 @@ async def page(api: AdminApi, call: AdminCall[Nothing, HoldQuery]) -> Listing[Ho
     return listing(found, of_hold)
 
 
+async def show(api: AdminApi, call: AdminCall[Nothing, Nothing]) -> HoldAnswer:
+    async with api.database.autocommit() as connection:
+        return of_hold(await holds.find(connection, call.params["id"]))
+
+
 async def requests(api: AdminApi, call: AdminCall[Nothing, HoldQuery]) -> Listing[RequestAnswer]:
     async with api.database.autocommit() as connection:
         found = await _page(connection, call.query)
@@ -42,5 +47,7 @@ async def _page(connection: AsyncConnection, query: HoldQuery) -> Page[ListedHol
         key_id=query.key,
         model=query.model,
         request_id=query.request_id,
+        start=query.start,
+        end=query.end,
     )
     return await holds.page(connection, narrow, PageOf(query.limit, query.after))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gateway.access import team_keys, teams
-from gateway.access.team_keys import NewKey
+from gateway.access.team_keys import KeyFilter, NewKey
 from gateway.admin.api.answers import IssuedKeyAnswer, KeyAnswer, Listing, listing, of_issued_key, of_key
-from gateway.admin.api.requests import IssueKey, Nothing, PageQuery, PatchKey, RotateKey
+from gateway.admin.api.requests import IssueKey, KeyQuery, Nothing, PageQuery, PatchKey, RotateKey
 from gateway.admin.api.route import AdminApi, AdminCall
 from gateway.db.paging import PageOf
 
@@ -23,6 +23,15 @@ async def page(api: AdminApi, call: AdminCall[Nothing, PageQuery]) -> Listing[Ke
         team = await teams.find(connection, call.params["team"])
         found = await team_keys.page(connection, team, PageOf(call.query.limit, call.query.after))
     now = api.clock.now()
+    return listing(found, lambda key: of_key(key, now))
+
+
+async def page_of_all(api: AdminApi, call: AdminCall[Nothing, KeyQuery]) -> Listing[KeyAnswer]:
+    query, now = call.query, api.clock.now()
+    async with api.database.autocommit() as connection:
+        team = None if query.team is None else await teams.find(connection, query.team)
+        narrow = KeyFilter(team_id=team.id if team else None, state=query.state)
+        found = await team_keys.page_of_all(connection, narrow, PageOf(query.limit, query.after), now)
     return listing(found, lambda key: of_key(key, now))
 
 

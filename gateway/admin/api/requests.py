@@ -19,6 +19,8 @@ from gateway.admin.api.fields import (
     FormatName,
     Future,
     HoldStateName,
+    Instant,
+    KeyStateName,
     Kinds,
     Label,
     Models,
@@ -166,6 +168,13 @@ class PageQuery(Given):
     after: Cursor | None = None
 
 
+class KeyQuery(PageQuery):
+    """Which team keys. `team` is an id or slug."""
+
+    team: ShortText | None = None
+    state: KeyStateName | None = None
+
+
 class TaskQuery(PageQuery):
     """Which tasks. `team` is an id or slug."""
 
@@ -185,13 +194,15 @@ class UsageQuery(Given):
 
 
 class HoldQuery(PageQuery):
-    """Which holds. `team` is an id or slug, `key` a key's public id."""
+    """Which holds, placed from (inclusive) to (exclusive). `team` is an id or slug, `key` a key's public id."""
 
     state: HoldStateName | None = None
     team: ShortText | None = None
     key: ShortText | None = None
     model: ShortText | None = None
     request_id: ShortText | None = None
+    start: Instant | None = Field(default=None, alias="from")
+    end: Instant | None = Field(default=None, alias="to")
 
 
 class ResolveHold(Given):

@@ -25,6 +25,8 @@ SENTENCES = {
     "upstream-enabled": N_("The upstream key is used again."),
     "upstream-removed": N_("The upstream key was removed."),
     "hold-resolved": N_("The hold was resolved."),
+    "webhook-disabled": N_("The webhook is disabled; what it still waited for was given up."),
+    "webhook-enabled": N_("The webhook is sent to again, from the next alert on."),
     "webhook-updated": N_("The webhook was changed."),
     "webhook-tested": N_("A test message is on its way; see the deliveries."),
     "webhook-removed": N_("The webhook was removed."),

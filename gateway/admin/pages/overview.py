@@ -34,7 +34,6 @@ PLACES = {
     "upstream_keys_all_resting": "/admin/upstream-keys",
     "price_book_error": "/admin/prices",
     "price_drift": "/admin/prices",
-    "odd_cost": "/admin/holds?flag=odd_cost",
 }
 
 
@@ -88,6 +87,8 @@ def place_of(alert: Alert) -> str:
     team = alert.detail.get("team")
     if alert.kind.startswith("quota") and team:
         return f"/admin/teams/{team}"
+    if alert.kind == "odd_cost" and "task_id" in alert.detail:
+        return f"/admin/tasks/{alert.detail['task_id']}"
     return PLACES.get(alert.kind, "/admin/alerts")
 
 

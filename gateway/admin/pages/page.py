@@ -78,12 +78,16 @@ class PageCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Html:
-    """A page: its template below `admin/` and the values in it. `images_from` lets pictures of these origins in."""
+    """A page: its template below `admin/` and the values in it. `images_from` lets pictures of these origins in.
+
+    A `live` one is a part of a page that is asked for again and again: who has it already is answered 304.
+    """
 
     template: str
     values: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
     images_from: Sequence[str] = ()
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from gateway.errors import GatewayError
 from gateway.pages.forms import Form, read_form
 from gateway.pages.rendering import Pages, headers
 from gateway.pages.view import LOOK_COOKIE, Person, View, view_of
+from gateway.proxy.caching import etag_of, matches
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 
@@ -109,10 +110,26 @@ class PagePath:
         else:
             values = {"notice": notice(view.query.get("done"), view.text), **answer.values}
             body = self._pages.render(f"admin/{answer.template}", view, **values)
+            if answer.live:
+                await send_live(send, request, body)
+                return
             found = headers(images_from=answer.images_from)
             if error is not None:
                 found += [(name.encode(), text.encode("latin-1")) for name, text in error.headers.items()]
             await reply(send, answer.status, found, b"" if request.method == "HEAD" else body)
+
+
+async def send_live(send: Send, request: Request, body: bytes) -> None:
+    """A part of a page, or 304 when the browser has just this one. The page itself, at the same address, is another
+    variant, which no browser keeps."""
+    tag = etag_of(body)
+    found = [*headers(cache=b"no-cache, private"), (b"etag", tag), (b"vary", b"hx-request")]
+    if matches(exchange_of(request.scope), tag):
+        kept = [header for header in found if header[0] != b"content-type"]
+        await send({"type": "http.response.start", "status": 304, "headers": kept})
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await reply(send, 200, found, b"" if request.method == "HEAD" else body)
 
 
 def failed(error: GatewayError) -> Html:

@@ -143,8 +143,8 @@ async def key_page(call: PageCall, problems: Problems = NONE) -> Html:
 
 
 async def _load(call: PageCall, keys: list[UUID]) -> Mapping[UUID, Load]:
+    served = await _served(call)
     async with call.dashboard.api.database.autocommit() as connection:
-        served = await rollups.upstream_credits(connection, call.view.now.astimezone(UTC).date())
         running = await tasks.running_by_upstream_key(connection)
     calls = call.dashboard.pool.paid_in_flight()
     return {
@@ -176,21 +176,21 @@ def _removal(key: UpstreamKeyAnswer, *, wrong: bool = False, force: bool = False
 
 
 async def _csv(call: PageCall) -> Answer:
-    keys = (await call.ask("/upstream-keys", {"limit": 200})).data
-    load = await _load(call, [key.id for key in keys])
+    served = await _served(call)
 
-    def served(at: int) -> list[tables.Column]:
-        days = SPANS[at]
+    def through(at: int) -> list[tables.Column]:
         return [
-            (f"requests_{days}d", lambda key: load[key.id].served[at].requests if key.id in load else None),
-            (
-                f"credits_{days}d",
-                lambda key: to_decimal(load[key.id].served[at].credits) if key.id in load else None,
-            ),
+            (f"requests_{SPANS[at]}d", lambda key: served.get(key.id, IDLE)[at].requests),
+            (f"credits_{SPANS[at]}d", lambda key: to_decimal(served.get(key.id, IDLE)[at].credits)),
         ]
 
-    columns = [*_COLUMNS, *(column for at in range(len(SPANS)) for column in served(at))]
+    columns = [*_COLUMNS, *(column for at in range(len(SPANS)) for column in through(at))]
     return await tables.download(call, "upstream-keys", "/upstream-keys", {}, columns)
+
+
+async def _served(call: PageCall) -> Mapping[UUID, tuple[Through, ...]]:
+    async with call.dashboard.api.database.autocommit() as connection:
+        return await rollups.upstream_credits(connection, call.view.now.astimezone(UTC).date())
 
 
 _COLUMNS: list[tables.Column] = [

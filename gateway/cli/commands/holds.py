@@ -13,6 +13,8 @@ from gateway.cli.options import (
     IdFlag,
     Json,
     PageLimit,
+    PlacedFrom,
+    PlacedTo,
     TeamFlag,
     Yes,
     fields,
@@ -36,6 +38,8 @@ def page(
     key: Annotated[str | None, typer.Option(help="One key's public id.")] = None,
     model: Annotated[str | None, typer.Option(help="One model.")] = None,
     request_id: Annotated[str | None, typer.Option(help="The x-request-id of a call.")] = None,
+    start: PlacedFrom = None,
+    end: PlacedTo = None,
     limit: PageLimit = None,
     after: After = None,
     as_json: Json = False,
@@ -43,10 +47,17 @@ def page(
     """List the holds, newest first."""
     query = fields(
         state=state, team=team, key=key, model=model, request_id=request_id, limit=limit, after=after
-    )
+    ) | fields(**{"from": start, "to": end})
     command = AdminCommand(ctx, as_json=as_json)
     empty = "No holds match: one is placed with each paid call."
     command.show_page(command.send("GET", "/holds", query=query), COLUMNS, empty)
+
+
+@app.command()
+def show(ctx: typer.Context, hold: Hold = None, id_flag: IdFlag = None, as_json: Json = False) -> None:
+    """Show one hold."""
+    command = AdminCommand(ctx, as_json=as_json)
+    command.show(command.send("GET", "/holds/{id}", {"id": one_of(hold, id_flag, "id")}))
 
 
 @app.command()

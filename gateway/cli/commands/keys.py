@@ -8,6 +8,7 @@ import typer
 
 from gateway.cli.admin_call import AdminCommand
 from gateway.cli.options import (
+    KEY_STATES,
     After,
     AllowedAddresses,
     AllowedModels,
@@ -25,6 +26,7 @@ from gateway.cli.options import (
     names,
     number,
     one_of,
+    word,
 )
 from gateway.cli.output import confirm, note
 
@@ -68,17 +70,18 @@ def page(
     ctx: typer.Context,
     team: Team = None,
     team_flag: TeamFlag = None,
+    state: Annotated[str | None, word(*KEY_STATES, help="active, rotated, expired or revoked.")] = None,
     limit: PageLimit = None,
     after: After = None,
     as_json: Json = False,
 ) -> None:
-    """List a team's keys, newest first."""
+    """List the keys of one team, or of all, newest first."""
     command = AdminCommand(ctx, as_json=as_json)
-    params = {"team": one_of(team, team_flag, "team")}
-    answer = command.send("GET", "/teams/{team}/keys", params, query=fields(limit=limit, after=after))
-    columns = ("id", "name", "state", "last4", "expires_at", "last_used_at", "created_at")
-    empty = f"No keys yet: pixapi-gateway keys issue --team {params['team']} --name laptop"
-    command.show_page(answer, columns, empty)
+    whose = None if team is None and team_flag is None else one_of(team, team_flag, "team")
+    query = fields(team=whose, state=state, limit=limit, after=after)
+    columns = ("id", "team", "name", "state", "last4", "expires_at", "last_used_at", "created_at")
+    empty = f"No keys match: pixapi-gateway keys issue --team {whose or 'SLUG'} --name laptop"
+    command.show_page(command.send("GET", "/keys", query=query), columns, empty)
 
 
 @app.command()

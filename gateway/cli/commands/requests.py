@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.admin_call import AdminCommand
-from gateway.cli.options import HOLD_STATES, After, IdFlag, Json, PageLimit, TeamFlag, fields, one_of, word
+from gateway.cli.options import (
+    HOLD_STATES,
+    After,
+    IdFlag,
+    Json,
+    PageLimit,
+    PlacedFrom,
+    PlacedTo,
+    TeamFlag,
+    fields,
+    one_of,
+    word,
+)
 from gateway.cli.output import note, show_rows
 
 app = typer.Typer(
@@ -29,6 +41,8 @@ def page(
     key: Annotated[str | None, typer.Option(help="One key's public id.")] = None,
     model: Annotated[str | None, typer.Option(help="One model.")] = None,
     request_id: Annotated[str | None, typer.Option(help="The x-request-id of a call.")] = None,
+    start: PlacedFrom = None,
+    end: PlacedTo = None,
     limit: PageLimit = None,
     after: After = None,
     as_json: Json = False,
@@ -36,7 +50,7 @@ def page(
     """List the calls that got a hold with their sends, newest first."""
     query = fields(
         state=state, team=team, key=key, model=model, request_id=request_id, limit=limit, after=after
-    )
+    ) | fields(**{"from": start, "to": end})
     command = AdminCommand(ctx, as_json=as_json)
     answer = command.send("GET", "/requests", query=query)
     if command.printed_as_json(answer):

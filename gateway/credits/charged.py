@@ -1,0 +1,68 @@
+"""What calls were held at against what Pixapi charged for them, model by model: whether the price book is still right."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+LATEST = 200  # calls of a model that are compared
+LOOKED_AT = 1000  # of its latest calls, to find them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charged:
+    """The latest settled calls of a model: `calls` with Pixapi's own cost, their sums in micro-credits, how many cost
+    more than was held; beside them `estimates`, which cost what the book says and so prove nothing."""
+
+    calls: int
+    quoted: int
+    settled: int
+    overruns: int
+    estimates: int
+
+    @property
+    def drift(self) -> float | None:
+        """By what share of the quotes the costs differ from them; None without calls, or when they were free."""
+        return (self.settled - self.quoted) / self.quoted if self.quoted else None
+
+
+async def by_model(connection: AsyncConnection, models: Collection[str]) -> dict[str, Charged]:
+    """Of each model the calls to compare; without calls that have settled, nothing."""
+    found = await connection.execute(_CHARGED, {"models": list(models), "looked": LOOKED_AT, "latest": LATEST})
+    return {
+        row.model: Charged(
+            calls=row.calls,
+            quoted=int(row.quoted),
+            settled=int(row.settled),
+            overruns=row.overruns,
+            estimates=row.estimates,
+        )
+        for row in found
+    }
+
+
+# Along the index of model and id, over no more rows than were asked to be looked at.
+_CHARGED = text("""
+SELECT m.model, c.*
+FROM unnest(CAST(:models AS text[])) AS m(model)
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE NOT estimated AND place <= :latest) AS calls,
+           coalesce(sum(quote) FILTER (WHERE NOT estimated AND place <= :latest), 0) AS quoted,
+           coalesce(sum(settled) FILTER (WHERE NOT estimated AND place <= :latest), 0) AS settled,
+           count(*) FILTER (WHERE NOT estimated AND place <= :latest AND settled > quote) AS overruns,
+           count(*) FILTER (WHERE estimated) AS estimates
+    FROM (
+        SELECT quote, settled, estimated,
+               row_number() OVER (PARTITION BY estimated ORDER BY id DESC) AS place
+        FROM (
+            SELECT id, state, quote, settled, estimated FROM holds
+            WHERE holds.model = m.model ORDER BY id DESC LIMIT :looked
+        ) latest
+        WHERE state = 'settled'
+    ) placed
+) c
+WHERE c.calls + c.estimates > 0
+""")
