@@ -11,6 +11,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli.commands import (
+    admin_sessions,
     admin_tokens,
     alerts,
     config,
@@ -56,6 +57,7 @@ app.add_typer(alerts.alerts, name="alerts")
 app.add_typer(alerts.webhooks, name="webhooks")
 app.add_typer(alerts.deliveries, name="deliveries")
 app.add_typer(admin_tokens.app, name="admin-tokens")
+app.add_typer(admin_sessions.app, name="admin-sessions")
 app.add_typer(records.audit, name="audit")
 app.add_typer(secrets.app, name="secrets")
 app.command()(doctor.doctor)
