@@ -41,6 +41,13 @@ class CommandFailed(Exception):  # noqa: N818 - it is the end of a command, not 
         self.body = body
 
 
+class UsageProblem(typer.BadParameter):
+    """What is wrong with how a command was called, in its own words."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
 def fail(failure: CommandFailed, *, as_json: bool) -> NoReturn:
     """Prints the failure on stderr and ends the command."""
     typer.echo(failure.body if as_json and failure.body else f"Error: {failure.message}", err=True)
@@ -57,8 +64,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        note(f"Error: {question} There is no terminal to ask on: repeat the command with --yes.")
-        raise typer.Exit(USAGE)
+        raise UsageProblem(f"{question} There is no terminal to ask on: repeat the command with --yes.")
     typer.confirm(question, abort=True, err=True)
 
 
@@ -68,8 +74,9 @@ def read_secret(prompt: str) -> str:
     line = getpass.getpass(f"{prompt}: ") if typed else sys.stdin.readline(LONGEST_SECRET)
     secret = line.rstrip("\r\n")
     if not secret:
-        note(f"Error: no secret. Type it at the prompt, or send it as the first line of stdin ({prompt}).")
-        raise typer.Exit(USAGE)
+        raise UsageProblem(
+            f"no secret. Type it at the prompt, or send it as the first line of stdin ({prompt})."
+        )
     return secret
 
 

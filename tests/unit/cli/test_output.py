@@ -72,7 +72,7 @@ def test_a_secret_is_typed_unseen_or_read_as_one_line(monkeypatch: pytest.Monkey
     assert output.read_secret("Pixapi key") == "first"
     for text in ("", "\n"):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-        with pytest.raises(typer.Exit):
+        with pytest.raises(output.UsageProblem):
             output.read_secret("Pixapi key")
 
 
