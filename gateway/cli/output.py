@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -166,8 +167,9 @@ def _table(columns: Sequence[str] | None, rows: Sequence[dict[str, Any]]) -> Non
         table.add_column(name, overflow="fold", style=style, justify="right" if right else "left")
     for row in rows:
         table.add_row(*[Text(_cell(row, name), COLOURS.get(_word(row, name), "")) for name in names])
-    # Names are data: no markup in them is obeyed.
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    # Names are data: no markup in them is obeyed. With NO_COLOR rich itself would leave bold and italics.
+    colours = None if os.environ.get("NO_COLOR") else "auto"
+    Console(markup=False, emoji=False, highlight=False, color_system=colours).print(table)
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
