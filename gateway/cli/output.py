@@ -168,8 +168,8 @@ def _table(columns: Sequence[str] | None, rows: Sequence[dict[str, Any]]) -> Non
     for row in rows:
         table.add_row(*[Text(_cell(row, name), COLOURS.get(_word(row, name), "")) for name in names])
     # Names are data: no markup in them is obeyed. With NO_COLOR rich itself would leave bold and italics.
-    colours = None if os.environ.get("NO_COLOR") else "auto"
-    Console(markup=False, emoji=False, highlight=False, color_system=colours).print(table)
+    plainly = bool(os.environ.get("NO_COLOR"))
+    Console(markup=False, emoji=False, highlight=False, color_system=None if plainly else "auto").print(table)
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
