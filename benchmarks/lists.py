@@ -23,6 +23,7 @@ from benchmarks.plans import Statement, recorded
 from benchmarks.rows import Sizes
 from gateway.access.admin_tokens import AdminPrincipal
 from gateway.access.key_format import Peppers
+from gateway.access.session_rules import SessionRules
 from gateway.admin.api.answers import encode
 from gateway.admin.api.binding import invoke
 from gateway.admin.api.route import AdminApi, Topic
@@ -77,7 +78,12 @@ def api_on(own: Database) -> AdminApi:
     """The admin API of a database, for reading."""
     secret = ["a secret that nothing is kept with here"]
     return AdminApi(
-        database=own, peppers=Peppers(secret), vault=Vault(secret), clock=SystemClock(), changed=Silent()
+        database=own,
+        peppers=Peppers(secret),
+        vault=Vault(secret),
+        clock=SystemClock(),
+        changed=Silent(),
+        sessions=SessionRules(idle=1800, absolute=28_800),
     )
 
 

@@ -8,11 +8,12 @@ from prometheus_client import ProcessCollector
 
 from gateway import __version__, tracing
 from gateway.access import revocation
-from gateway.access.admin_sessions import AdminSessions, bootstrap_digests
+from gateway.access.admin_sessions import AdminSessions
 from gateway.access.admin_tokens import AdminTokens
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_format import Peppers
 from gateway.access.refusals import Refusals
+from gateway.access.session_rules import SessionRules, bootstrap_digests
 from gateway.access.sign_in_attempts import SignInAttempts
 from gateway.admin.announcements import Announcements
 from gateway.admin.api.route import AdminApi
@@ -188,6 +189,7 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
             vault=vault,
             clock=clock,
             changed=Announcements(authenticator, pool, events),
+            sessions=_session_rules(settings, peppers),
         ),
     )
 
@@ -220,17 +222,22 @@ def upstream_client(settings: Settings, spool: SpoolBudget) -> UpstreamClient:
 def _callers(
     settings: Settings, database: Database, peppers: Peppers, clock: Clock, metrics: Metrics
 ) -> Callers:
-    admin, secret = settings.admin, settings.admin.bootstrap_token
+    secret = settings.admin.bootstrap_token
     bootstrap = None if secret is None else secret.get_secret_value()
-    sessions = AdminSessions(
-        database,
-        idle=admin.session_idle,
-        absolute=admin.session_absolute,
-        bootstrap=bootstrap_digests(peppers, bootstrap),
-        issuer=admin.oidc_issuer,
-    )
+    sessions = AdminSessions(database, _session_rules(settings, peppers))
     tokens = AdminTokens(database, peppers, bootstrap, clock)
     return Callers(tokens, sessions, metrics, settings.server.public_url)
+
+
+def _session_rules(settings: Settings, peppers: Peppers) -> SessionRules:
+    admin = settings.admin
+    secret = admin.bootstrap_token
+    return SessionRules(
+        idle=admin.session_idle,
+        absolute=admin.session_absolute,
+        bootstrap=bootstrap_digests(peppers, None if secret is None else secret.get_secret_value()),
+        issuer=admin.oidc_issuer,
+    )
 
 
 def _provider(settings: Settings, clock: Clock) -> Provider | None:

@@ -6,12 +6,17 @@ import itertools
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from gateway.db import migrate
 from tests.servers import create_database, database_servers, drop_database
 
 _numbers = itertools.count(1)
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

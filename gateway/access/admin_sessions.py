@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, false, or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.access.admin_tokens import AdminPrincipal, Role
-from gateway.access.key_format import Peppers
+from gateway.access.session_rules import SessionRules
 from gateway.db import audit
 from gateway.db.engine import Database
 from gateway.db.tables import NOW, admin_sessions, admin_tokens
@@ -42,26 +40,11 @@ class Session:
 
 
 class AdminSessions:
-    """Begins, finds and ends sessions; times in seconds.
+    """Begins, finds and ends the sessions of browsers; `rules` say which are alive."""
 
-    A session ends by itself after `idle` without a request and `absolute` in any case. It lives no longer than what it
-    stands on either: an admin token until that is revoked, the bootstrap token while it is set to this text
-    (`bootstrap`, its digests), a provider's word while that `issuer` is configured.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        idle: float,
-        absolute: float,
-        bootstrap: Sequence[bytes] = (),
-        issuer: str | None = None,
-    ) -> None:
+    def __init__(self, database: Database, rules: SessionRules) -> None:
         self._database = database
-        self._idle, self._absolute = timedelta(seconds=idle), timedelta(seconds=absolute)
-        self._bootstrap = list(bootstrap)
-        self._issuer = issuer
+        self._rules = rules
 
     async def begin(self, who: AdminPrincipal, *, replaces: str | None = None) -> str:
         """A new session for who has just signed in: the cookie's value, which is stored nowhere.
@@ -75,7 +58,7 @@ class AdminSessions:
             "subject": who.actor,
             "role": who.role,
             "name": who.name,
-            **self._stands_on(who),
+            **self._rules.stands_on(who),
         }
         async with self._database.transaction() as connection:
             if replaces is not None:
@@ -97,13 +80,13 @@ class AdminSessions:
         query = (
             select(_ROW.id, _ROW.subject, _ROW.role, _ROW.name, _ROW.created_at)
             .outerjoin(admin_tokens, admin_tokens.c.id == _ROW.token_id)
-            .where(_ROW.digest == _digest(value), self._alive(), admin_tokens.c.revoked_at.is_(None))
+            .where(_ROW.digest == _digest(value), self._rules.alive(), admin_tokens.c.revoked_at.is_(None))
         )
         # A seldom noted request must not let a short idle time run out.
-        noted_every = min(SEEN_IS_NOTED_EVERY, self._idle / 4)
+        noted_every = min(SEEN_IS_NOTED_EVERY, timedelta(seconds=self._rules.idle / 4))
         seen = (
             admin_sessions.update()
-            .where(_ROW.digest == _digest(value), self._alive(), _ROW.last_seen_at < NOW - noted_every)
+            .where(_ROW.digest == _digest(value), self._rules.alive(), _ROW.last_seen_at < NOW - noted_every)
             .values(last_seen_at=NOW)
         )
         async with self._database.autocommit() as connection:
@@ -123,12 +106,12 @@ class AdminSessions:
     async def clear(self) -> None:
         """Deletes the rows of sessions that are over."""
         async with self._database.autocommit() as connection:
-            await connection.execute(admin_sessions.delete().where(~self._in_time()))
+            await connection.execute(admin_sessions.delete().where(~self._rules.in_time()))
 
     async def _end(self, connection: AsyncConnection, value: str) -> bool:
         statement = (
             admin_sessions.update()
-            .where(_ROW.digest == _digest(value), self._alive())
+            .where(_ROW.digest == _digest(value), self._rules.alive())
             .values(ended_at=NOW)
             .returning(_ROW.id, _ROW.subject)
         )
@@ -138,32 +121,6 @@ class AdminSessions:
         subject = ("session", str(row.id))
         await audit.write(connection, actor=row.subject, action="session.sign-out", subject=subject)
         return True
-
-    def _stands_on(self, who: AdminPrincipal) -> dict[str, Any]:
-        if who.token_id is not None:
-            return {"token_id": who.token_id}
-        if who.actor == "bootstrap":
-            return {"bootstrap_digest": self._bootstrap[0]}
-        return {"issuer": self._issuer}
-
-    def _alive(self) -> ColumnElement[bool]:
-        issued = false() if self._issuer is None else _ROW.issuer == self._issuer
-        return and_(
-            self._in_time(),
-            or_(_ROW.token_id.is_not(None), _ROW.bootstrap_digest.in_(self._bootstrap), issued),
-        )
-
-    def _in_time(self) -> ColumnElement[bool]:
-        return and_(
-            _ROW.ended_at.is_(None),
-            _ROW.last_seen_at > NOW - self._idle,
-            _ROW.created_at > NOW - self._absolute,
-        )
-
-
-def bootstrap_digests(peppers: Peppers, token: str | None) -> list[bytes]:
-    """What sessions of the bootstrap token are known by; of no token, none."""
-    return [] if token is None else peppers.digests(f"session of the bootstrap token {token}")
 
 
 def _digest(value: str) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -169,13 +169,9 @@ def _held(facts: Facts, hold: ListedHold) -> Iterator[Step]:
         at=hold.placed_at,
         step="hold",
         outcome="note" if shadow else "ok",
-        detail=f"Hold {hold.id}: {wording.counted(facts.quotas)}"
+        detail=f"Hold {hold.id}: {wording.counted(facts.quotas, hold.placed_at)}"
         + (f" {wording.FLAGS['shadow_refused']}" if shadow else ""),
     )
-    for attempt in facts.attempts:
-        yield _sent(attempt)
-    if not facts.attempts and hold.state != "held":
-        yield Step(at=hold.placed_at, step="attempt", outcome="note", detail="No send is on record.")
     if facts.repeated is not None:
         yield Step(
             at=hold.placed_at,
@@ -185,17 +181,29 @@ def _held(facts: Facts, hold: ListedHold) -> Iterator[Step]:
                 by_key=facts.repeated.by_key, state=facts.repeated.state, taken=facts.repeated.taken
             ),
         )
+    yield from _sends(facts.attempts, hold.placed_at)
+    if not facts.attempts and hold.state != "held":
+        yield Step(at=hold.placed_at, step="attempt", outcome="note", detail="No send is on record.")
     if facts.task is not None:
         yield _task(facts.task)
     yield from _end(facts, hold)
 
 
-def _sent(attempt: Attempt) -> Step:
+def _sends(attempts: Sequence[Attempt], placed_at: datetime) -> Iterator[Step]:
+    """They are written down together when the last has ended, so each began by what it and those after it took."""
+    left = sum(attempt.milliseconds for attempt in attempts)
+    for attempt in attempts:
+        began = attempt.recorded_at - timedelta(milliseconds=left)
+        left -= attempt.milliseconds
+        yield _sent(attempt, max(began, placed_at))
+
+
+def _sent(attempt: Attempt, at: datetime) -> Step:
     key = attempt.upstream_key or f"a key that is gone ({attempt.upstream_key_id})"
     status = "no answer" if attempt.status is None else f"status {attempt.status}"
     outcome: Outcome = wording.ATTEMPT_OUTCOMES.get(attempt.outcome, "failed")
     return Step(
-        at=attempt.started_at,
+        at=at,
         step="attempt",
         outcome=outcome,
         detail=f"Send {attempt.number} with the upstream key '{key}': {attempt.outcome}, {status}, "
@@ -220,7 +228,7 @@ def _task(task: ListedTask) -> Step:
 def _end(facts: Facts, hold: ListedHold) -> Iterator[Step]:
     by_hand = {entry.subject_id: entry for entry in facts.resolutions}.get(str(hold.id))
     overrun = sum(entry.settled for entry in facts.entries if entry.kind == "overrun")
-    at = hold.ended_at or max((entry.made_at for entry in facts.entries), default=hold.placed_at)
+    at = hold.ended_at or _last_known(facts, hold)
     outcome: Outcome = wording.STATE_OUTCOMES[hold.state]
     text = wording.ending(hold, overrun, has_task=facts.task is not None)
     yield Step(at=at, step="end", outcome=outcome, detail=text)
@@ -228,6 +236,15 @@ def _end(facts: Facts, hold: ListedHold) -> Iterator[Step]:
         reason = by_hand.detail.get("reason", "")
         text = f"{by_hand.actor} resolved the hold ({by_hand.detail.get('outcome')}): {reason}"
         yield Step(at=by_hand.made_at, step="resolved", outcome="note", detail=text)
+
+
+def _last_known(facts: Facts, hold: ListedHold) -> datetime:
+    """The latest moment at which something is known of a hold that has not ended."""
+    moments = [hold.placed_at, *(entry.made_at for entry in facts.entries)]
+    moments += [attempt.recorded_at for attempt in facts.attempts]
+    if facts.task is not None:
+        moments.append(facts.task.ended_at or facts.task.created_at)
+    return max(moments)
 
 
 def holds_told_of(refusals: Sequence[KeptRefusal]) -> set[UUID]:

@@ -113,16 +113,19 @@ def ending(hold: ListedHold, overrun: int, *, has_task: bool) -> str:
     return " ".join([text + reason, *words])
 
 
-def counted(quotas: Sequence[CountedOn]) -> str:
-    """The quotas a hold was placed on."""
+def counted(quotas: Sequence[CountedOn], placed_at: datetime) -> str:
+    """The quotas a hold was placed on; one that was changed since says so, for its limit is today's."""
     if not quotas:
         return "on no quota (the team is unlimited, or the quotas were removed since)."
-    found = [
-        f"the {'key' if one.on_key else 'team'}'s {one.period} quota of {to_text(one.limit)}"
-        f"{'' if one.enforce else ' (shadow)'}"
-        for one in quotas
-    ]
-    return f"placed on {' and '.join(found)}."
+    return f"placed on {' and '.join(_one_counted(one, placed_at) for one in quotas)}."
+
+
+def _one_counted(quota: CountedOn, placed_at: datetime) -> str:
+    text = f"the {'key' if quota.on_key else 'team'}'s {quota.period} quota of {to_text(quota.limit)}"
+    words = [] if quota.enforce else ["shadow"]
+    if quota.updated_at > placed_at:
+        words.append(f"changed to this {moment(quota.updated_at)}")
+    return f"{text} ({', '.join(words)})" if words else text
 
 
 def arithmetic(quota: Mapping[str, Any]) -> str:

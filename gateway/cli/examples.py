@@ -53,6 +53,8 @@ EXAMPLES: Mapping[str, str] = {
     "admin-tokens issue": "admin-tokens issue --name grafana --role viewer",
     "admin-tokens list": "admin-tokens list",
     "admin-tokens revoke": "admin-tokens revoke 0198f2c1-7d3e-7b4a-9c55-2f6f1f3f8a10 --yes",
+    "admin-sessions list": "admin-sessions list --json",
+    "admin-sessions end": "admin-sessions end --subject oidc:00u1a2b3c4 --yes",
     "audit list": "audit list --team studio",
     "alerts list": "alerts list --json",
     "webhooks add": "webhooks add --url https://hooks.example.com/pixapi --format standard",

@@ -19,6 +19,7 @@ import psycopg
 from gateway import errors
 from gateway.access.admin_tokens import AdminPrincipal
 from gateway.access.key_format import Peppers
+from gateway.access.session_rules import SessionRules, bootstrap_digests
 from gateway.admin.api.answers import encode
 from gateway.admin.api.binding import invoke
 from gateway.admin.api.route import AdminApi, Method
@@ -62,12 +63,23 @@ class LocalApi:
             lock_timeout=settings.database.lock_timeout,
         )
         clock = SystemClock()
+        admin, peppers = (
+            settings.admin,
+            Peppers([one.get_secret_value() for one in settings.secrets.key_pepper]),
+        )
+        bootstrap = None if admin.bootstrap_token is None else admin.bootstrap_token.get_secret_value()
         self._api = AdminApi(
             database=self._database,
-            peppers=Peppers([pepper.get_secret_value() for pepper in settings.secrets.key_pepper]),
+            peppers=peppers,
             vault=Vault([key.get_secret_value() for key in settings.secrets.master_keys]),
             clock=clock,
             changed=Announcer(settings, clock),
+            sessions=SessionRules(
+                idle=admin.session_idle,
+                absolute=admin.session_absolute,
+                bootstrap=bootstrap_digests(peppers, bootstrap),
+                issuer=admin.oidc_issuer,
+            ),
         )
         self._caller = AdminPrincipal(actor, "admin")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from gateway import __version__
 from gateway.cli.commands import (
+    admin_sessions,
     admin_tokens,
     alerts,
     config,
@@ -30,9 +33,11 @@ from gateway.cli.commands import (
 )
 from gateway.cli.examples import end_with_examples
 from gateway.cli.options import Options
+from gateway.cli.output import FAILED, note
 
+NAME = "pixapi-gateway"
 app = typer.Typer(
-    name="pixapi-gateway",
+    name=NAME,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # its tracebacks can print the values of variables
@@ -56,6 +61,7 @@ app.add_typer(alerts.alerts, name="alerts")
 app.add_typer(alerts.webhooks, name="webhooks")
 app.add_typer(alerts.deliveries, name="deliveries")
 app.add_typer(admin_tokens.app, name="admin-tokens")
+app.add_typer(admin_sessions.app, name="admin-sessions")
 app.add_typer(records.audit, name="audit")
 app.add_typer(secrets.app, name="secrets")
 app.command()(doctor.doctor)
@@ -64,7 +70,23 @@ end_with_examples(app)
 
 def main() -> None:
     """Runs the command line's command and exits with its code."""
-    app(args=with_config_first(sys.argv[1:]), prog_name="pixapi-gateway")
+    arguments = with_config_first(sys.argv[1:])
+    if not asks_for_json(arguments):
+        app(args=arguments, prog_name=NAME)
+    try:
+        sys.exit(app(args=arguments, prog_name=NAME, standalone_mode=False))
+    except TyperException as problem:
+        body = {"error": {"code": None, "type": "usage_error", "message": problem.format_message()}}
+        note(json.dumps(body, ensure_ascii=False))
+        sys.exit(problem.exit_code)
+    except typer.Abort:
+        note("Aborted!")
+        sys.exit(FAILED)
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether `--json` is among the flags, so that a wrong one is to be answered in JSON too."""
+    return "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
 
 
 def with_config_first(arguments: Sequence[str]) -> list[str]:

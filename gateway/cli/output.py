@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,13 @@ class CommandFailed(Exception):  # noqa: N818 - it is the end of a command, not 
         self.body = body
 
 
+class UsageProblem(typer.BadParameter):
+    """What is wrong with how a command was called, in its own words."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
 def fail(failure: CommandFailed, *, as_json: bool) -> NoReturn:
     """Prints the failure on stderr and ends the command."""
     typer.echo(failure.body if as_json and failure.body else f"Error: {failure.message}", err=True)
@@ -57,8 +65,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        note(f"Error: {question} There is no terminal to ask on: repeat the command with --yes.")
-        raise typer.Exit(USAGE)
+        raise UsageProblem(f"{question} There is no terminal to ask on: repeat the command with --yes.")
     typer.confirm(question, abort=True, err=True)
 
 
@@ -68,8 +75,9 @@ def read_secret(prompt: str) -> str:
     line = getpass.getpass(f"{prompt}: ") if typed else sys.stdin.readline(LONGEST_SECRET)
     secret = line.rstrip("\r\n")
     if not secret:
-        note(f"Error: no secret. Type it at the prompt, or send it as the first line of stdin ({prompt}).")
-        raise typer.Exit(USAGE)
+        raise UsageProblem(
+            f"no secret. Type it at the prompt, or send it as the first line of stdin ({prompt})."
+        )
     return secret
 
 
@@ -159,8 +167,9 @@ def _table(columns: Sequence[str] | None, rows: Sequence[dict[str, Any]]) -> Non
         table.add_column(name, overflow="fold", style=style, justify="right" if right else "left")
     for row in rows:
         table.add_row(*[Text(_cell(row, name), COLOURS.get(_word(row, name), "")) for name in names])
-    # Names are data: no markup in them is obeyed.
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    # Names are data: no markup in them is obeyed. With NO_COLOR rich itself would leave bold and italics.
+    plainly = bool(os.environ.get("NO_COLOR"))
+    Console(markup=False, emoji=False, highlight=False, color_system=None if plainly else "auto").print(table)
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

@@ -40,6 +40,7 @@ class CountedOn:
     held: int
     starts_at: datetime
     ends_at: datetime | None
+    updated_at: datetime
 
 
 async def entries_of(connection: AsyncConnection, hold_ids: Collection[UUID]) -> dict[UUID, list[Entry]]:
@@ -74,6 +75,7 @@ async def counted_on(connection: AsyncConnection, hold_ids: Collection[UUID]) ->
             quota_periods.c.held,
             quota_periods.c.starts_at,
             quota_periods.c.ends_at,
+            quotas.c.updated_at,
         )
         .join_from(counter, quota_periods, quota_periods.c.id == counter.c.counter)
         .join(quotas, quotas.c.id == quota_periods.c.quota_id)

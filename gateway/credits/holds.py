@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import ColumnElement, Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
@@ -23,6 +23,11 @@ from gateway.ids import lowest_uuid7
 
 HoldState = Literal["held", "settled", "released", "unknown"]
 _ORDER = Keyset("holds", holds.c.id)
+# The column has the transaction's time, and that is the one that ends the call.
+_SEND: list[ColumnElement[Any]] = [
+    *(column for column in attempts.c if column.name != "started_at"),
+    attempts.c.started_at.label("recorded_at"),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,10 @@ class ListedHold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One send of a call; `status` None when nothing came back, `upstream_key` its label."""
+    """One send of a call; `status` None when nothing came back, `upstream_key` its label.
+
+    `recorded_at` is when the call's sends were written down, after the last of them.
+    """
 
     hold_id: UUID
     number: int
@@ -58,7 +66,7 @@ class Attempt:
     outcome: str
     status: int | None
     milliseconds: int
-    started_at: datetime
+    recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +130,7 @@ async def attempts_of(connection: AsyncConnection, found: Iterable[ListedHold]) 
     """The sends of these holds' calls, in their order; holds that were never sent are left out."""
     ids = [hold.id for hold in found]
     query = (
-        select(attempts, upstream_keys.c.label.label("upstream_key"))
+        select(*_SEND, upstream_keys.c.label.label("upstream_key"))
         .join_from(attempts, upstream_keys, upstream_keys.c.id == attempts.c.upstream_key_id, isouter=True)
         .where(attempts.c.hold_id.in_(ids))
         .order_by(attempts.c.hold_id, attempts.c.number)

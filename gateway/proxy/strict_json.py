@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 import msgspec
@@ -27,17 +28,18 @@ _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def parse(body: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+def parse(body: bytes, max_depth: int = MAX_DEPTH, *, exact: bool = False) -> dict[str, Any]:
     """The JSON object in `body`.
 
     Raises `errors.bad_request`, and nothing else, when `body` is not exactly one JSON object in UTF-8 whose
     objects have no key twice, with at most `max_depth` levels, integers of at most 18 digits and finite numbers.
+    With `exact` fractions and larger numbers are there as Decimal, for who knows their fields to refuse them by name.
     """
     if body.startswith(_BOM):
         raise errors.bad_request("The JSON body starts with a byte order mark; send plain UTF-8.")
     if body.count(b"[") + body.count(b"{") > max_depth or body.count(b",") > MAX_VALUES:
         _check_structure(body, max_depth)
-    value = _decode(body)
+    value = _decode(body, _EXACT_DECODER if exact else _DECODER)
     if not isinstance(value, dict):
         raise errors.bad_request(f"The JSON body is {_kind(value)}; an object ({{…}}) is expected.")
     if b"\\u" in body and _SURROGATE.search(body) is not None:
@@ -45,9 +47,9 @@ def parse(body: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     return value
 
 
-def _decode(body: bytes) -> Any:
+def _decode(body: bytes, decoder: json.JSONDecoder) -> Any:
     try:
-        return _DECODER.decode(body.decode("utf-8"))
+        return decoder.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise errors.bad_request(f"The JSON body is not valid UTF-8 at byte {error.start}.") from None
     except json.JSONDecodeError as error:
@@ -118,6 +120,18 @@ def _finite(text: str) -> float:
     return number
 
 
+def _exact_integer(text: str) -> int | Decimal:
+    # int() of very many digits takes long, and then raises.
+    return int(text) if len(text) <= MAX_INTEGER_DIGITS else Decimal(text)
+
+
+def _exact(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise errors.bad_request("The JSON body holds a number with an absurd exponent.") from None
+
+
 def _no_constant(name: str) -> NoReturn:
     raise errors.bad_request(f"The JSON body holds {name}, which is not JSON.")
 
@@ -139,4 +153,7 @@ def _kind(value: object) -> str:
 
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
+)
+_EXACT_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_exact_integer, parse_float=_exact, parse_constant=_no_constant
 )

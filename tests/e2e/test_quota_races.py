@@ -154,6 +154,7 @@ def test_a_quota_for_ten_admits_exactly_ten_of_a_thousand(pair: Pair) -> None:
     exactly_ten(pair, 1000)
 
 
+@pytest.mark.long
 def test_without_redis_it_admits_exactly_ten_too(database_url: str) -> None:
     with pair_on(database_url, NO_REDIS) as pair:
         exactly_ten(pair, 200)

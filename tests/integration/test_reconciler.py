@@ -126,6 +126,7 @@ async def test_a_killed_process_leaves_its_claims_to_others(rig: Rig) -> None:
         await rig.until(lambda: rig.settled(hold))
 
 
+@pytest.mark.long
 async def test_reads_keep_to_the_rate_of_a_key_and_polls_get_the_last_state(rig: Rig) -> None:
     rig.pixapi.react = running
     key = await rig.upstream_key()
@@ -146,6 +147,7 @@ async def test_reads_keep_to_the_rate_of_a_key_and_polls_get_the_last_state(rig:
     assert sum(count for task, count in rig.pixapi.reads.items() if task not in tasks[-5:]) >= 5
 
 
+@pytest.mark.long
 async def test_keys_of_an_account_read_together_and_a_resting_one_does_not(rig: Rig) -> None:
     rig.pixapi.react = running
     own, _ = await rig.upstream_key(), await rig.upstream_key()

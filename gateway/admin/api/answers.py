@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway.access.admin_tokens import AdminToken, Role
+from gateway.access.listed_sessions import ListedSession
 from gateway.access.team_keys import KeyState, TeamKey
 from gateway.access.teams import Team
 from gateway.alerts.facts import Kind, Severity
@@ -161,6 +162,18 @@ class AdminTokenAnswer(Struct, frozen=True, kw_only=True):
     created_at: Moment
 
 
+class SessionAnswer(Struct, frozen=True, kw_only=True):
+    """A sign-in of a browser. `subject` is the `actor` of its audit entries; the list has living ones only."""
+
+    id: UUID
+    subject: str
+    name: str
+    role: Role
+    created_at: Moment
+    last_seen_at: Moment
+    ended_at: Moment | None
+
+
 class IssuedAdminTokenAnswer(AdminTokenAnswer, frozen=True, kw_only=True):
     """A new admin token with its whole text."""
 
@@ -275,6 +288,10 @@ def of_alert(alert: Alert) -> AlertAnswer:
 
 def of_admin_token(token: AdminToken) -> AdminTokenAnswer:
     return AdminTokenAnswer(**fields_of(token))
+
+
+def of_session(session: ListedSession) -> SessionAnswer:
+    return SessionAnswer(**fields_of(session))
 
 
 def of_issued_admin_token(token: AdminToken, secret: str) -> IssuedAdminTokenAnswer:

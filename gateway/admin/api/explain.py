@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -28,18 +29,19 @@ from gateway.repeats.records import Repeatability
 from gateway.tasks import listing as tasks
 from gateway.tasks.listing import ListedTask
 
+# A refusal is written down up to a second after its answer, by whichever process gave it.
+SECONDS = refusals.WRITE_SECONDS + 0.5
+EVERY = 0.25
 MOST = 20  # clients choose request ids, so several calls may have one
 
 
 async def explain(api: AdminApi, call: AdminCall[Nothing, Nothing]) -> ExplainAnswer:
     request_id = call.params["request_id"]
-    async with api.database.autocommit() as connection:
-        found = await holds.of_request(connection, request_id, MOST)
-        refused = await refusals.of_request(connection, request_id, MOST)
-        if not found and not refused:
+    deadline = asyncio.get_running_loop().time() + SECONDS
+    while not (facts := await _told(api, request_id)):
+        if asyncio.get_running_loop().time() > deadline:
             raise errors.not_found(wording.NOWHERE, "request_not_found")
-        known = await _known(connection, found, refused)
-    facts = sorted(_facts(found, refused, known), key=lambda one: one.at, reverse=True)[:MOST]
+        await asyncio.sleep(EVERY)
     newest, *earlier = [of_facts(one) for one in facts]
     return ExplainAnswer(
         request_id=request_id,
@@ -51,6 +53,17 @@ async def explain(api: AdminApi, call: AdminCall[Nothing, Nothing]) -> ExplainAn
         attempts=newest.attempts,
         earlier=earlier,
     )
+
+
+async def _told(api: AdminApi, request_id: str) -> list[Facts]:
+    """Everything that is written down of this id, newest first."""
+    async with api.database.autocommit() as connection:
+        found = await holds.of_request(connection, request_id, MOST)
+        refused = await refusals.of_request(connection, request_id, MOST)
+        if not found and not refused:
+            return []
+        known = await _known(connection, found, refused)
+    return sorted(_facts(found, refused, known), key=lambda one: one.at, reverse=True)[:MOST]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

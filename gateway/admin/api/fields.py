@@ -286,6 +286,7 @@ _PAGE = {"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT}
 Name = Annotated[str, _text_of(100, "1 to 100 characters")]
 ShortText = Annotated[str, _text_of(128, "1 to 128 characters")]
 Subject = Annotated[str, _text_of(200, "1 to 200 characters")]
+Actor = Annotated[str, _text_of(300, "as `actor` and `subject` name who acts")]
 Label = Annotated[str, Checked(_label, _LABEL)]
 Slug = Annotated[str, Checked(_slug, _SLUG)]
 TimeZone = Annotated[str, Checked(_time_zone, _ZONE)]

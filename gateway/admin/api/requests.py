@@ -8,6 +8,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from gateway.admin.api.fields import (
+    Actor,
     Addresses,
     AlertStateName,
     Bound,
@@ -161,6 +162,12 @@ class IssueAdminToken(Given):
     role: RoleName
 
 
+class EndSessions(Given):
+    """Whose sessions end: the `subject` of the list, such as `oidc:<subject>`."""
+
+    subject: Actor
+
+
 class PageQuery(Given):
     """Which page of a list."""
 
@@ -225,7 +232,7 @@ class AuditQuery(PageQuery):
 
     subject_type: ShortText | None = None
     subject_id: Subject | None = Field(default=None, validate_default=True)
-    actor: Subject | None = None
+    actor: Actor | None = None
     action: ShortText | None = None
     team: ShortText | None = None
 
@@ -235,6 +242,12 @@ class AuditQuery(PageQuery):
         if subject_id is not None and info.data.get("subject_type", "") is None:
             raise ValueError("needs subject_type beside it")
         return subject_id
+
+
+class SessionQuery(PageQuery):
+    """Which sessions; of every `subject` without one."""
+
+    subject: Actor | None = None
 
 
 class RemoveQuery(Given):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from gateway.access.admin_tokens import Role
 from gateway.access.key_format import Peppers
+from gateway.access.session_rules import SessionRules
 from gateway.admin.api.requests import Nothing
 from gateway.clock import Clock
 from gateway.db.engine import Database
@@ -37,6 +38,7 @@ class AdminApi:
     vault: Vault
     clock: Clock
     changed: Changed
+    sessions: SessionRules
 
 
 @dataclass(frozen=True, slots=True)

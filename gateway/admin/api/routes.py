@@ -18,6 +18,7 @@ from gateway.admin.api import (
     keys,
     ledger,
     quotas,
+    sessions,
     status,
     tasks,
     teams,
@@ -36,6 +37,7 @@ from gateway.admin.api.answers import (
     KeyAnswer,
     Listing,
     QuotaAnswer,
+    SessionAnswer,
     StatusAnswer,
     TaskAnswer,
     TeamAnswer,
@@ -164,5 +166,11 @@ ROUTES: tuple[AdminRoute, ...] = (
                "List the admin tokens", query=given.PageQuery),
     AdminRoute("POST", "/admin-tokens/{id}/revoke", "admin", admin_tokens.revoke, AdminTokenAnswer,
                "End an admin token and its sessions for good"),
+
+    AdminRoute("GET", "/sessions", "viewer", sessions.page, Listing[SessionAnswer], "List who is signed in",
+               query=given.SessionQuery),
+    AdminRoute("POST", "/sessions/{id}/end", "admin", sessions.end, SessionAnswer, "End a session"),
+    AdminRoute("POST", "/sessions/end", "admin", sessions.end_all, Listing[SessionAnswer],
+               "End every session of a person or token", body=given.EndSessions),
 )
 # fmt: on

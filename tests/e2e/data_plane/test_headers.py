@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from gateway import __version__
@@ -48,6 +49,16 @@ EXTRA = [
 ]
 
 
+def task_read(shared: Rig, headers: list[tuple[str, str]]) -> httpx.Response:
+    """The answer of a poll that read its task itself: the reconciler may have been there before."""
+    for number in range(20):
+        own = [(name, f"{value}-{number}" if name == "x-request-id" else value) for name, value in headers]
+        answer = shared.client.get(f"/v1/tasks/{shared.submit('[fault:stuck]')}", headers=own)
+        if answer.headers["x-cache"] == "miss":
+            return answer
+    raise AssertionError("no poll read its task itself")
+
+
 @pytest.mark.parametrize("call", ["sync", "async", "form", "task", "models"])
 def test_only_the_allowed_headers_reach_pixapi(shared: Rig, call: str) -> None:
     headers = [*EXTRA, ("x-request-id", f"header-test-{call}"), ("accept", "application/json;q=0.9")]
@@ -55,7 +66,7 @@ def test_only_the_allowed_headers_reach_pixapi(shared: Rig, call: str) -> None:
         headers.append(("content-type", CONTENT_TYPE))
         answer = shared.client.post(EDITS, content=form([*ORDER, file()]), headers=headers)
     elif call == "task":
-        answer = shared.client.get(f"/v1/tasks/{shared.submit('[fault:stuck]')}", headers=headers)
+        answer = task_read(shared, headers)
     elif call == "models":
         with Wire(shared.gateway.process.port) as wire:
             fields = [f"{name}: {value}" for name, value in headers]
@@ -80,7 +91,8 @@ def test_only_the_allowed_headers_reach_pixapi(shared: Rig, call: str) -> None:
         assert header(entry, "host") == shared.sandbox.process.base.removeprefix("http://")
         assert "canary" not in str(entry)
         if call != "models":
-            assert header(entry, "x-request-id") == f"header-test-{call}"
+            assert header(entry, "x-request-id") == answer.headers["x-request-id"]
+            assert answer.headers["x-request-id"].startswith(f"header-test-{call}")
     if call in ("sync", "async"):
         assert header(entries[0], "accept") == "application/json;q=0.9"
         assert header(entries[0], "content-type") == "application/json"

@@ -17,6 +17,7 @@ from gateway import errors
 from gateway.access.admin_sessions import AdminSessions
 from gateway.access.admin_tokens import AdminTokens, issue
 from gateway.access.key_format import Peppers
+from gateway.access.session_rules import SessionRules
 from gateway.admin.api.http import admin_routes
 from gateway.admin.api.route import AdminApi, Topic
 from gateway.admin.callers import Callers
@@ -28,6 +29,7 @@ from gateway.telemetry import Metrics
 BOOTSTRAP = "bootstrap-of-the-admin-tests-0123456789"
 PEPPERS = Peppers(["pepper-of-the-admin-tests-0123456789"])
 VAULT = Vault(["master-key-of-the-admin-tests-0123456789"])
+RULES = SessionRules(idle=1800, absolute=28_800)
 
 
 @dataclass
@@ -103,11 +105,13 @@ class Admin:
 async def admin(module_database_url: str) -> AsyncIterator[Admin]:
     database = Database(module_database_url)
     clock, heard = MovableClock(), Heard()
-    api = AdminApi(database=database, peppers=PEPPERS, vault=VAULT, clock=clock, changed=heard)
+    api = AdminApi(
+        database=database, peppers=PEPPERS, vault=VAULT, clock=clock, changed=heard, sessions=RULES
+    )
     tokens = AdminTokens(database, PEPPERS, BOOTSTRAP)
     async with database.transaction() as connection:
         viewer = await issue(connection, "test", PEPPERS, "a viewer", "viewer")
-    callers = Callers(tokens, AdminSessions(database, idle=1800, absolute=28800), Metrics(), None)
+    callers = Callers(tokens, AdminSessions(database, RULES), Metrics(), None)
     app = Starlette(routes=admin_routes(api, callers), exception_handlers={GatewayError: _render})
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     headers = {"authorization": f"Bearer {BOOTSTRAP}"}

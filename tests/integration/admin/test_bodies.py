@@ -42,6 +42,24 @@ async def test_a_body_is_one_strict_json_object(admin: Admin, content: bytes) ->
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
+@pytest.mark.parametrize("number", ["9" * 19, "9" * 5000, "1e400", "-" + "9" * 30, "1e-400000", "1e999999"])
+async def test_a_number_beyond_all_bounds_is_named_with_all_else(admin: Admin, number: str) -> None:
+    content = f'{{"name": "a", "max_in_flight": {number}, "slug": "A", "unlimited": true}}'
+    answer = await _post(admin, content.encode())
+    assert answer.status_code == 400
+    message = answer.json()["error"]["message"]
+    assert message.startswith("slug: ")
+    assert "; max_in_flight: must be a whole number from 1 to 1000000" in message
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "9" * 5000, "1e400", "1e999999", "-" + "9" * 5000])
+async def test_absurd_credits_are_named(admin: Admin, number: str) -> None:
+    content = f'{{"name": "a", "quota": {{"period": "day", "limit": {number}}}}}'
+    answer = await _post(admin, content.encode())
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("quota.limit: credits must")
+
+
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "text/json"]
 )

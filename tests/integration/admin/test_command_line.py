@@ -184,6 +184,17 @@ def test_what_fails_says_why_and_with_which_code(cli: CommandLine) -> None:
         assert result.stderr
 
 
+def test_sessions_are_listed_and_ended(cli: CommandLine) -> None:
+    listed = cli.ok("admin-sessions", "list", "--subject", "oidc:nobody")
+    assert listed == {"data": [], "has_more": False, "next": None}
+    assert cli.ok("admin-sessions", "end", "--subject", "oidc:nobody", "--yes") == listed
+    nowhere = cli.run("admin-sessions", "end", "nowhere", "--yes")
+    assert (nowhere.exit_code, nowhere.stdout) == (1, "")
+    assert "There is no living session with this id." in nowhere.stderr
+    both = cli.run("admin-sessions", "end", "nowhere", "--subject", "oidc:nobody", "--yes")
+    assert both.exit_code == 2
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -193,6 +204,8 @@ def test_what_fails_says_why_and_with_which_code(cli: CommandLine) -> None:
         ["upstream-keys", "disable", "u"],
         ["upstream-keys", "remove", "u"],
         ["admin-tokens", "revoke", "t"],
+        ["admin-sessions", "end", "s"],
+        ["admin-sessions", "end", "--subject", "oidc:s"],
         ["holds", "resolve", "h", "--outcome", "settle", "--reason", "r"],
         ["db", "downgrade"],
     ],

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from gateway.access import team_keys, teams
 from gateway.access.key_format import Peppers
+from gateway.access.session_rules import SessionRules
 from gateway.access.team_keys import NewKey
 from gateway.access.teams import NewTeam
 from gateway.admin.api import teams as team_rows
@@ -60,7 +61,12 @@ class Books:
     async def move(self, team_id: UUID, zone: str) -> None:
         """The team into another time zone, as the admin API does it."""
         api = AdminApi(
-            database=self.database, peppers=PEPPERS, vault=VAULT, clock=SystemClock(), changed=NobodyListens()
+            database=self.database,
+            peppers=PEPPERS,
+            vault=VAULT,
+            clock=SystemClock(),
+            changed=NobodyListens(),
+            sessions=SessionRules(idle=1800, absolute=28_800),
         )
         call = AdminCall("test", "admin", {"team": str(team_id)}, PatchTeam(time_zone=zone), Nothing())
         assert (await team_rows.update(api, call)).time_zone == zone

@@ -80,3 +80,18 @@ def test_bash_itself_completes_with_the_script(tmp_path: Path) -> None:
         check=True,
     )
     assert (done.stdout, done.stderr) == ("upstream-keys\n", "")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+@pytest.mark.parametrize("line", ["pixapi-gateway ", "pixapi-gateway teams ", "pixapi-gateway keys issue --"])
+def test_zsh_itself_reads_what_it_is_told(line: str) -> None:
+    """The words and their help, with their quotes and backticks, are one argument of `_arguments` and run nothing."""
+    told = _ask(**{COMPLETE: "complete_zsh", "_TYPER_COMPLETE_ARGS": line})
+    done = subprocess.run(
+        ["zsh", "-fc", '_arguments() { print -r -- "$#" }; eval $1', "zsh", told],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from gateway import __version__
-from gateway.cli.main import app, with_config_first
+from gateway.cli.main import app, asks_for_json, with_config_first
 
 CONTRACT = {
     "db": {"upgrade", "downgrade", "current"},
@@ -77,3 +78,34 @@ def test_a_slip_is_answered_with_what_was_meant(arguments: list[str], meant: str
 )
 def test_the_configuration_may_be_named_anywhere(given: list[str], read: list[str]) -> None:
     assert with_config_first(given) == read
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["teams", "create"], "Missing option '--name'"),
+        (["teams", "lst"], "Did you mean 'list'?"),
+        (["teams", "list", "--limt", "3"], "--limit"),
+        (["teams", "suspend", "demo"], "repeat the command with --yes"),
+        (["quotas", "set", "--team", "t", "--period", "mnth", "--limit", "1"], "Did you mean 'month'?"),
+        (["upstream-keys", "add", "--label", "x"], "stdin"),
+    ],
+)
+def test_with_json_a_wrong_call_is_answered_in_json(arguments: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments, "--json"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    error = json.loads(done.stderr)["error"]
+    assert (error["code"], error["type"]) == (None, "usage_error")
+    assert said in error["message"]
+
+
+def test_the_flag_is_not_what_follows_the_dashes() -> None:
+    assert asks_for_json(["teams", "list", "--json"])
+    assert not asks_for_json(["teams", "show", "--", "--json"])
