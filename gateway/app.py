@@ -31,6 +31,8 @@ from gateway.endpoints.generations import Generations
 from gateway.endpoints.health import Alive, Exposition, Ready
 from gateway.endpoints.models import Models
 from gateway.endpoints.tasks import Tasks
+from gateway.endpoints.team_pages import TeamPage, connect, home, own_requests, own_tasks
+from gateway.endpoints.team_sign_in import TeamLogin, TeamLogout
 from gateway.limits.limits import Lane
 from gateway.middleware.authentication import AuthenticationMiddleware
 from gateway.middleware.credit_quota import CreditQuotaMiddleware
@@ -41,6 +43,8 @@ from gateway.middleware.request_body import RequestBodyMiddleware
 from gateway.middleware.request_context import RequestContextMiddleware
 from gateway.middleware.request_guard import RequestGuardMiddleware
 from gateway.middleware.response_cache import ResponseCacheMiddleware
+from gateway.middleware.team_session import TeamSessionMiddleware
+from gateway.pages import team_addresses
 from gateway.proxy.generation import Operation
 from gateway.proxy.multipart import FormLimits
 from gateway.runtime import Runtime
@@ -86,6 +90,8 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
         _get("/gateway/account", Account(runtime.database), "team", free),
         _get("/gateway/usage", OwnUsage(runtime.database, runtime.clock), "team", free),
         _get("/gateway/tasks", OwnTasks(runtime.database), "team", free),
+        # the same for people, in a browser
+        *team_page_routes(runtime),
         # the process
         _get("/healthz", Alive(), "public"),
         _get("/readyz", Ready(runtime.checks), "public"),
@@ -121,6 +127,27 @@ def dashboard_routes(runtime: Runtime) -> list[BaseRoute]:
         *page_routes(dashboard, runtime.callers, runtime.pages),
         DeclaredRoute("/gateway/look", Look(runtime.callers, runtime.clock), "signed-out", methods=["POST"]),
         _get("/gateway/static/{digest}/{name}", runtime.pages.assets, "public"),
+    ]
+
+
+def team_page_routes(runtime: Runtime) -> list[BaseRoute]:
+    """The pages of a team, and how its people sign in to them. No paid call waits for what they read."""
+    visits, database = runtime.team_visits, runtime.admin_database
+    login = TeamLogin(visits, runtime.authenticator, runtime.sign_in_attempts)
+    door = [
+        Middleware(TeamSessionMiddleware, visits=visits),
+        Middleware(RateLimitsMiddleware, limits=runtime.limits, lane=Lane.FREE),
+    ]
+    pages = {
+        team_addresses.FRONT: home,
+        team_addresses.TASKS: own_tasks,
+        team_addresses.REQUESTS: own_requests,
+        team_addresses.CONNECT: connect,
+    }
+    return [
+        DeclaredRoute(team_addresses.LOGIN, login, "signed-out", methods=["GET", "POST"]),
+        DeclaredRoute(team_addresses.LOGOUT, TeamLogout(visits), "signed-out", methods=["POST"]),
+        *(_get(path, TeamPage(visits, database, page), "team-session", door) for path, page in pages.items()),
     ]
 
 

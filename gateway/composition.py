@@ -15,6 +15,7 @@ from gateway.access.key_format import Peppers
 from gateway.access.refusals import Refusals
 from gateway.access.session_rules import SessionRules, bootstrap_digests
 from gateway.access.sign_in_attempts import SignInAttempts
+from gateway.access.team_sessions import TeamSessions
 from gateway.admin.announcements import Announcements
 from gateway.admin.api.route import AdminApi
 from gateway.admin.callers import Callers
@@ -37,6 +38,7 @@ from gateway.db.engine import Database
 from gateway.limits.limits import Limits
 from gateway.pages.assets import Assets
 from gateway.pages.rendering import Pages
+from gateway.pages.team_visits import TeamVisits
 from gateway.pool.caps import Caps
 from gateway.pool.checks import Checks
 from gateway.pool.dispatch import SENDS, Dispatcher
@@ -183,6 +185,7 @@ def build(settings: Settings, clock: Clock | None = None, seat: Seat | None = No
         oidc=OidcSignIn(_provider(settings, clock), callers, attempts, peppers, clock, sign_in_pages),
         pages=pages,
         sign_in_pages=sign_in_pages,
+        team_visits=TeamVisits(_team_sessions(settings, admin_database), callers, pages, clock),
         admin_api=AdminApi(
             database=admin_database,
             peppers=peppers,
@@ -238,6 +241,11 @@ def _session_rules(settings: Settings, peppers: Peppers) -> SessionRules:
         bootstrap=bootstrap_digests(peppers, None if secret is None else secret.get_secret_value()),
         issuer=admin.oidc_issuer,
     )
+
+
+def _team_sessions(settings: Settings, database: Database) -> TeamSessions:
+    admin = settings.admin
+    return TeamSessions(database, idle=admin.session_idle, absolute=admin.session_absolute)
 
 
 def _provider(settings: Settings, clock: Clock) -> Provider | None:

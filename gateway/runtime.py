@@ -39,6 +39,7 @@ from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.db.partitions import ensure_partitions
 from gateway.limits.limits import RENEW_SECONDS, Limits
 from gateway.pages.rendering import Pages
+from gateway.pages.team_visits import TeamVisits
 from gateway.pool.checks import LOOK_SECONDS as CHECKS_SECONDS
 from gateway.pool.checks import Checks
 from gateway.pool.dispatch import Dispatcher
@@ -106,6 +107,7 @@ class Runtime:
     oidc: OidcSignIn
     pages: Pages
     sign_in_pages: SignInPages
+    team_visits: TeamVisits
     admin_api: AdminApi
 
     @asynccontextmanager
@@ -222,6 +224,7 @@ class Runtime:
 
     async def _clear_sign_ins(self) -> None:
         await self.callers.sessions.clear()
+        await self.team_visits.sessions.clear()
         await self.sign_in_attempts.clear()
 
     async def _ensure_partitions(self) -> None:

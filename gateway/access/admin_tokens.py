@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -147,6 +147,12 @@ async def find(connection: AsyncConnection, token_id: str) -> AdminToken:
     if row is None:
         raise _unknown()
     return _token(row)
+
+
+async def by_ids(connection: AsyncConnection, token_ids: Collection[UUID]) -> dict[UUID, AdminToken]:
+    """Those of these tokens that there are."""
+    rows = await connection.execute(select(*_COLUMNS).where(admin_tokens.c.id.in_(token_ids)))
+    return {row.id: _token(row) for row in rows}
 
 
 async def revoke(connection: AsyncConnection, actor: str, token_id: str) -> AdminToken:

@@ -14,6 +14,7 @@ Access = Literal[
     "signed-out",  # anybody, for signing in and out: counted, and refused to other sites
     "metrics",  # the metrics token or an admin token, unless metrics.public
     "team",  # a team key
+    "team-session",  # a browser's session of a team key: pages that only read; others are led to the form
     "viewer",  # an admin token or session of any role
     "admin",  # an admin token or session with the role admin
 ]

@@ -1,12 +1,15 @@
-"""What calls were held at against what Pixapi charged for them, model by model: whether the price book is still right."""
+"""What calls were held at against what Pixapi charged, model by model: whether the price book is still right."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from decimal import Decimal
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.credits.amount import to_decimal
 
 LATEST = 200  # calls of a model that are compared
 LOOKED_AT = 1000  # of its latest calls, to find them
@@ -24,6 +27,16 @@ class Charged:
     estimates: int
 
     @property
+    def mean_quoted(self) -> Decimal:
+        """Credits, to the hundredth; of no calls, 0."""
+        return _mean(self.quoted, self.calls)
+
+    @property
+    def mean_settled(self) -> Decimal:
+        """Credits, to the hundredth; of no calls, 0."""
+        return _mean(self.settled, self.calls)
+
+    @property
     def drift(self) -> float | None:
         """By what share of the quotes the costs differ from them; None without calls, or when they were free."""
         return (self.settled - self.quoted) / self.quoted if self.quoted else None
@@ -31,7 +44,9 @@ class Charged:
 
 async def by_model(connection: AsyncConnection, models: Collection[str]) -> dict[str, Charged]:
     """Of each model the calls to compare; without calls that have settled, nothing."""
-    found = await connection.execute(_CHARGED, {"models": list(models), "looked": LOOKED_AT, "latest": LATEST})
+    found = await connection.execute(
+        _CHARGED, {"models": list(models), "looked": LOOKED_AT, "latest": LATEST}
+    )
     return {
         row.model: Charged(
             calls=row.calls,
@@ -42,6 +57,10 @@ async def by_model(connection: AsyncConnection, models: Collection[str]) -> dict
         )
         for row in found
     }
+
+
+def _mean(micro: int, calls: int) -> Decimal:
+    return (to_decimal(micro) / max(calls, 1)).quantize(Decimal("0.01"))
 
 
 # Along the index of model and id, over no more rows than were asked to be looked at.

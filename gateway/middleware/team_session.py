@@ -34,6 +34,7 @@ class TeamSessionMiddleware:
         except GatewayError as error:
             exchange.failure = error.reason
             said = [(name.encode(), text.encode("latin-1")) for name, text in error.headers.items()]
+            said += [(b"hx-reswap", b"none")] if view.fragment else []  # what is shown stays
             body = b"" if scope["method"] == "HEAD" else self._visits.failed(view, error)
             await reply(send, error.status, [*headers(), *said], body)
 

@@ -16,11 +16,10 @@ NAMES: dict[Language, str] = {
     "java": "Java",
     "php": "PHP",
 }
-# What has to be installed, and the file's name where a tool insists on one.
+# What has to be installed first.
 NEEDS: dict[Language, str] = {
     "python": "pip install openai",
     "javascript": "npm install openai",
-    "java": "java PixapiExample.java",
 }
 PLACEHOLDER = "pxg_…"
 
@@ -205,7 +204,7 @@ while task["status"] not in ("completed", "failed"):
         cast_to=object,
         options={"headers": {"Prefer": "wait=30"}},
     )
-print(task)
+print(task["status"], task.get("result"))
 """,
     "javascript": """\
 import OpenAI from "openai";
@@ -222,7 +221,7 @@ let task = await client.post("/async/images/generations", {
 while (!["completed", "failed"].includes(task.status)) {
   task = await client.get(`/tasks/${task.id}`, { headers: { Prefer: "wait=30" } });
 }
-console.log(JSON.stringify(task));
+console.log(task.status, JSON.stringify(task.result));
 """,
     "go": """\
 package main
@@ -238,7 +237,7 @@ import (
 type Task struct {
 	ID     string          `json:"id"`
 	Status string          `json:"status"`
-	Data   json.RawMessage `json:"data"`
+	Result json.RawMessage `json:"result"`
 	Error  json.RawMessage `json:"error"`
 }
 
@@ -274,7 +273,7 @@ func main() {
 	for task.Status != "completed" && task.Status != "failed" {
 		task = call("GET", "/tasks/"+task.ID, "")
 	}
-	fmt.Println(task.Status, string(task.Data), string(task.Error))
+	fmt.Println(task.Status, string(task.Result))
 }
 """,
     "java": """\
@@ -351,6 +350,6 @@ $task = call("/async/images/generations", [
 while (!in_array($task["status"], ["completed", "failed"])) {
   $task = call("/tasks/" . $task["id"]);
 }
-echo json_encode($task);
+echo $task["status"], " ", json_encode($task["result"] ?? null);
 """,
 }

@@ -38,9 +38,7 @@ class Wanted:
         return days_between(self.start, self.end)
 
 
-def wanted(
-    query: Mapping[str, str], now: datetime, by: Grouping = "team", zone: tzinfo = UTC
-) -> Wanted:
+def wanted(query: Mapping[str, str], now: datetime, by: Grouping = "team", zone: tzinfo = UTC) -> Wanted:
     """The range and grouping in a page's address; by default this month, as it is in `zone`."""
     today = now.astimezone(zone).date()
     tomorrow = today + timedelta(days=1)

@@ -14,7 +14,7 @@ from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.pages.browsers import Browsers
 from gateway.pages.rendering import Pages
-from gateway.pages.team_addresses import LOGIN, FRONT, next_page
+from gateway.pages.team_addresses import FRONT, LOGIN, next_page
 from gateway.pages.view import Person, View, view_of
 
 

@@ -6,6 +6,7 @@ import re
 import tomllib
 
 from gateway import runtime
+from gateway.credits import rollups
 from gateway.limits import limits
 from gateway.pool import checks
 from gateway.tasks import reconciler, watch
@@ -53,6 +54,7 @@ def test_background_work_has_the_intervals_of_the_source() -> None:
         "always",
         f"{runtime.REPEATS_SECONDS:g} s",
         f"{runtime.AGING_SECONDS:g} s",
+        f"{rollups.ROLL_SECONDS / 60:g} min, and at start",
         f"{runtime.PARTITIONS_SECONDS / 3600:g} h, and at start",
     ]
 

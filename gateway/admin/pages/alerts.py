@@ -113,7 +113,7 @@ async def page(call: PageCall, problems: Problems = NONE) -> Html:
 def kind_names(text: Text) -> dict[str, str]:
     """What each kind of alert is about, in words."""
     return {
-        "quota_threshold": text("A quota is nearly used up"),
+        "quota_threshold": text("Use of a quota"),
         "quota_projected_overrun": text("A quota will not last"),
         "upstream_key_off": text("An upstream key is off"),
         "upstream_key_exhausted": text("An upstream key has no credits"),

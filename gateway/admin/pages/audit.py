@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from gateway.access import teams
+from gateway.access import admin_tokens, teams
 from gateway.admin.api.answers import AuditAnswer, Listing
 from gateway.admin.pages import details, tables
 from gateway.admin.pages.details import Line
@@ -35,12 +35,21 @@ PLACES = {"team": "/admin/teams/", "key": "/admin/keys/", "upstream-key": "/admi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An entry with its details in lines, and the page of what it is about."""
+    """An entry with its details in lines, its actor by name, and the page of what it is about."""
 
     entry: AuditAnswer
+    actor: str
     team: str | None
     lines: tuple[Line, ...]
     link: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """Names of what entries name by its id."""
+
+    teams: Mapping[UUID, str]
+    tokens: Mapping[UUID, str]
 
 
 async def show(call: PageCall) -> Answer:
@@ -56,9 +65,16 @@ async def show(call: PageCall) -> Answer:
         problems = _problems(error)
     async with call.dashboard.api.database.autocommit() as connection:
         slugs = await teams.by_ids(connection, {one.team_id for one in found.data if one.team_id})
+        tokens = await admin_tokens.by_ids(
+            connection, {ident for one in found.data if (ident := _token(one.actor))}
+        )
+    known = Known(
+        teams={ident: team.slug for ident, team in slugs.items()},
+        tokens={ident: token.name for ident, token in tokens.items()},
+    )
     values: dict[str, Any] = {
         "listing": found,
-        "entries": [_entry(one, {ident: team.slug for ident, team in slugs.items()}) for one in found.data],
+        "entries": [_entry(one, known) for one in found.data],
         "subjects": SUBJECTS,
         "narrowed": bool(narrow),
         "filters": Typed(narrow),
@@ -67,14 +83,25 @@ async def show(call: PageCall) -> Answer:
     return Html(template="audit.html", values=values, status=200 if problems is NONE else 400)
 
 
-def _entry(one: AuditAnswer, slugs: Mapping[UUID, str]) -> Entry:
+def _entry(one: AuditAnswer, known: Known) -> Entry:
+    token = _token(one.actor)
     place = PLACES.get(one.subject_type)
     return Entry(
         entry=one,
-        team=None if one.team_id is None else slugs.get(one.team_id),
+        actor=one.actor if token is None else known.tokens.get(token, one.actor),
+        team=None if one.team_id is None else known.teams.get(one.team_id),
         lines=tuple(details.lines(one.detail)),
         link=None if place is None or one.action.endswith(".remove") else place + one.subject_id,
     )
+
+
+def _token(actor: str) -> UUID | None:
+    """The token in an actor that is one."""
+    kind, _, ident = actor.partition(":")
+    try:
+        return UUID(ident) if kind == "admin-token" else None
+    except ValueError:
+        return None
 
 
 def _problems(error: GatewayError) -> Problems:

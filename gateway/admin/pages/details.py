@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from gateway.pages.display import minute
+
 MOST_LINES = 40
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,14 @@ def sentence(detail: Mapping[str, Any]) -> str:
 
 def _lines(detail: Mapping[str, Any], outer: str) -> list[Line]:
     found: list[Line] = []
+    # Some entries hold what was before as a whole: {"limit": 20, "from": {"limit": 10}}.
+    before = detail.get("from")
+    replaced = before if isinstance(before, Mapping) and set(before) <= set(detail) else {}
     for name, value in detail.items():
+        if replaced and (name == "from" or (name in replaced and replaced[name] != value)):
+            if name != "from":
+                found.append(Line(f"{outer}{name}", _text(value), _text(replaced[name])))
+            continue
         named = f"{outer}{name}"
         if isinstance(value, Mapping) and set(value) == {"from", "to"}:
             found.append(Line(named, _text(value["to"]), _text(value["from"])))
@@ -53,4 +65,6 @@ def _text(value: object) -> str:
         return ", ".join(_text(one) for one in value) or "–"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_text(one)}" for name, one in value.items())
+    if isinstance(value, str) and _MOMENT.fullmatch(value):
+        return f"{minute(datetime.fromisoformat(value))} UTC"
     return str(value)

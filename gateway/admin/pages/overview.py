@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import Any
 
+from gateway.admin.api.answers import AlertAnswer
 from gateway.admin.pages import spending
 from gateway.admin.pages.page import Html, PageCall
 from gateway.alerts import records
@@ -82,7 +83,7 @@ def attention(alerts: Sequence[Alert]) -> list[Attention]:
     ]
 
 
-def place_of(alert: Alert) -> str:
+def place_of(alert: Alert | AlertAnswer) -> str:
     """The page where something can be done about an alert."""
     team = alert.detail.get("team")
     if alert.kind.startswith("quota") and team:

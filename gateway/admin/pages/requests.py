@@ -2,84 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from gateway import errors
-from gateway.admin.api.credit_answers import HoldAnswer, RequestAnswer
-from gateway.admin.api.explain_answers import ExplainAnswer, StoryAnswer
+from gateway.admin.api.credit_answers import RequestAnswer
+from gateway.admin.api.explain_answers import ExplainAnswer
 from gateway.admin.pages import filters, tables
 from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.errors import GatewayError
 
 FILTERS = ("state", "team", "key", "model", "request_id", "from", "to")
-STATES = ("held", "unknown", "settled", "released")
-PAGE = 50
+UNLINKED = (".", "..")  # ids that browsers take for folders, however they are written
 
 
 async def listing(call: PageCall) -> Answer:
-    """The list; for a script that polls, its rows alone."""
+    """The list, for a script that polls its rows alone; with `id` the way to that request's page."""
+    if "id" in call.query:
+        return await _look_up(call, call.query["id"].strip())
     query = filters.narrowed(call.query, FILTERS)
     if call.query.get("format") == "csv":
         return await tables.download(call, "requests", "/requests", query, _COLUMNS)
-    wrong, found = await filters.page(call, "/requests", query, PAGE)
+    problem, found = await filters.page(call, "/requests", query)
     values: dict[str, Any] = {
         "requests": found,
-        "live": filters.is_live(call.query) and not wrong,
+        "keys": await filters.key_names(call, {one.key for one in found.data}),
+        "lasted": lasted,
         "narrow": query,
-        "problem": wrong,
-        "states": STATES,
     }
-    if call.view.fragment and not wrong:
+    if call.view.fragment and not problem:
         return Html(template="requests_rows.html", values=values, live=True)
-    return Html(template="requests.html", values=values, status=400 if wrong else 200)
-
-
-async def look_up(call: PageCall) -> Goto:
-    """From the form with an id to the page of it."""
-    ident = call.query.get("id", "").strip()
-    return Goto(address_of(ident) if ident else "/admin/requests")
+    values |= await filters.choices(call)
+    values |= {"live": filters.is_live(call.query) and not problem, "problem": problem}
+    return Html(template="requests.html", values=values, status=400 if problem else 200)
 
 
 async def show(call: PageCall) -> Html:
-    """Everything there is of a request id; of one that was nothing here, what that may mean."""
-    request_id = call.params["request_id"]
+    return await _story(call, call.params["request_id"])
+
+
+async def _look_up(call: PageCall, request_id: str) -> Answer:
+    if request_id in UNLINKED:
+        return await _story(call, request_id)
+    return Goto(f"/admin/requests/{quote(request_id, safe='')}" if request_id else "/admin/requests")
+
+
+async def _story(call: PageCall, request_id: str) -> Html:
+    """Everything there is of a request id; of one that is unknown, what that may mean."""
     try:
         found: ExplainAnswer = await call.ask("/requests/{request_id}/explain", request_id=request_id)
     except GatewayError as error:
         if error.status != 404:
             raise
         return Html(template="request_unknown.html", values={"request_id": request_id}, status=404)
-    stories: Sequence[StoryAnswer] = [found, *found.earlier]
-    values: dict[str, Any] = {"found": found, "stories": stories}
-    if found.hold is not None:
-        changes = await call.ask("/audit", {"subject_type": "hold", "subject_id": str(found.hold.id), "limit": 1})
-        values["changes"] = changes.data
-    else:
-        values["changes"] = []
+    stories = [found, *found.earlier]
+    keys = {one.hold.key for one in stories if one.hold is not None}
+    values = {
+        "request_id": request_id,
+        "stories": stories,
+        "keys": await filters.key_names(call, keys),
+        "lasted": lasted,
+        "changes": await _changes(call, found),
+    }
     return Html(template="request.html", values=values)
 
 
-def address_of(request_id: str) -> str:
-    """The page of a request id; ids are chosen by clients."""
-    if request_id in (".", ".."):  # which browsers take for folders, however they are written
-        raise errors.not_found()
-    return f"/admin/requests/{quote(request_id, safe='')}"
+async def _changes(call: PageCall, found: ExplainAnswer) -> list[Any]:
+    if found.hold is None:
+        return []
+    subject = {"subject_type": "hold", "subject_id": str(found.hold.id), "limit": 1}
+    changes: list[Any] = (await call.ask("/audit", subject)).data
+    return changes
 
 
-def milliseconds_of(hold: HoldAnswer) -> int | None:
-    """How long it was held, or took to be settled; None while it is."""
-    return _between(hold.created_at, hold.ended_at)
-
-
-def _between(start: datetime, end: datetime | None) -> int | None:
+def lasted(start: datetime, end: datetime | None) -> int | None:
+    """Milliseconds between two moments; None before the second."""
     return None if end is None else max(0, round((end - start).total_seconds() * 1000))
 
 
-def _last_key(one: RequestAnswer) -> str:
-    return "" if not one.attempts else one.attempts[-1].upstream_key or ""
+def _last_key(one: RequestAnswer) -> str | None:
+    return one.attempts[-1].upstream_key if one.attempts else None
 
 
 _COLUMNS: list[tables.Column] = [
@@ -97,6 +99,6 @@ _COLUMNS: list[tables.Column] = [
     ("estimated", lambda one: one.estimated),
     ("upstream_key", _last_key),
     ("sends", lambda one: len(one.attempts)),
-    ("milliseconds", milliseconds_of),
+    ("milliseconds", lambda one: lasted(one.created_at, one.ended_at)),
     ("task_id", lambda one: one.task_id),
 ]

@@ -130,7 +130,9 @@ async def page(call: PageCall, problems: Problems = NONE) -> Html:
 
 async def key_page(call: PageCall, problems: Problems = NONE) -> Html:
     key = await _find(call)
-    changes = await call.ask("/audit", {"subject_type": "upstream-key", "subject_id": str(key.id), "limit": 1})
+    changes = await call.ask(
+        "/audit", {"subject_type": "upstream-key", "subject_id": str(key.id), "limit": 1}
+    )
     values: dict[str, Any] = {
         "key": key,
         "load": (await _load(call, [key.id]))[key.id],

@@ -16,9 +16,9 @@ from gateway.admin.api.credit_answers import UsageAnswer, UsageRowAnswer
 from gateway.admin.pages import spending
 from gateway.admin.pages.given import NONE, Problems, problems_of
 from gateway.admin.pages.page import Answer, Download, Html, PageCall
-from gateway.pages.spending import LONGEST, RANGES, Wanted
 from gateway.credits.usage import DIMENSIONS, Dimension
 from gateway.errors import GatewayError
+from gateway.pages.spending import LONGEST, RANGES, Wanted
 
 SHOWN = 500
 NAMED = (*RANGES, "month", "last-month")
@@ -89,7 +89,9 @@ def _values(asked: Asked, found: UsageAnswer | None, problems: Problems) -> dict
         "found": found,
         "rows": (),
         "keys": {},
-        "share": Decimal(0) if found is None else _share(found.totals.estimated_credits, found.totals.credits),
+        "share": Decimal(0)
+        if found is None
+        else _share(found.totals.estimated_credits, found.totals.credits),
         "dimensions": DIMENSIONS,
         "most": SHOWN,
         "problems": problems,

@@ -122,6 +122,7 @@ const menu = document.querySelector("#menu");
 if (menu && matchMedia("(max-width: 56rem)").matches) menu.open = false;
 for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
 for (const button of document.querySelectorAll("form[data-auto] .apply")) button.hidden = true;
+for (const part of document.querySelectorAll(".needs-script")) part.hidden = false;
 document.addEventListener("htmx:after:swap", () => {
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
 });

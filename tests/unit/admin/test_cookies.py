@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.pages.cookies import CookieJar, read_cookie
 from gateway.admin.next_page import FRONT, next_page
+from gateway.pages.cookies import CookieJar, read_cookie
 
 
 def test_over_https_a_cookie_belongs_to_this_very_host() -> None:
