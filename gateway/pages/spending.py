@@ -20,6 +20,7 @@ Grouping = Literal["team", "model", "key"]
 Links = Callable[[Grouping, str], str]  # the page of a team by its slug, of a model, or of a key by its id
 GROUPINGS: tuple[Grouping, ...] = ("team", "model", "key")
 LONGEST = 366
+LATEST_ZONE = timedelta(hours=14)
 RANGES = {"7d": 7, "30d": 30, "90d": 90}
 
 
@@ -32,20 +33,28 @@ class Wanted:
     range: str  # the name of the range, `custom` for dates of one's own
     by: Grouping
     cumulative: bool
+    today: date
 
-    @property
-    def days(self) -> list[date]:
-        return days_between(self.start, self.end)
+    def days(self, spent: Mapping[date, int]) -> list[date]:
+        """The days to show. Where teams are ahead of UTC, tomorrow has begun: it is shown once something was spent."""
+        found = days_between(self.start, self.end)
+        while found and found[-1] > self.today and not spent.get(found[-1]):
+            found.pop()
+        return found
 
 
 def wanted(query: Mapping[str, str], now: datetime, by: Grouping = "team", zone: tzinfo = UTC) -> Wanted:
-    """The range and grouping in a page's address; by default this month, as it is in `zone`."""
+    """The range and grouping in a page's address; by default this month, as it is in `zone`.
+
+    In UTC, which stands for all teams, the last day is that of the teams whose day is the latest.
+    """
     today = now.astimezone(zone).date()
-    tomorrow = today + timedelta(days=1)
+    latest = (now + LATEST_ZONE).astimezone(UTC).date() if zone is UTC else today
+    tomorrow = latest + timedelta(days=1)
     name = query.get("range", "month")
     start, end = today.replace(day=1), tomorrow
     if name in RANGES:
-        start = tomorrow - timedelta(days=RANGES[name])
+        start = today - timedelta(days=RANGES[name] - 1)
     elif "from" in query or "to" in query:
         name = "custom"
         start, end = _day(query.get("from")) or start, _day(query.get("to")) or tomorrow
@@ -54,7 +63,14 @@ def wanted(query: Mapping[str, str], now: datetime, by: Grouping = "team", zone:
     else:
         name = "month"
     grouping = next((one for one in GROUPINGS if one == query.get("by")), by)
-    return Wanted(start=start, end=end, range=name, by=grouping, cumulative=query.get("cumulative") == "1")
+    return Wanted(
+        start=start,
+        end=end,
+        range=name,
+        by=grouping,
+        cumulative=query.get("cumulative") == "1",
+        today=today,
+    )
 
 
 async def chart(
@@ -63,16 +79,22 @@ async def chart(
     text: Text,
     team: UUID | None = None,
     links: Links | None = None,
+    sums: Mapping[date, int] | None = None,
 ) -> Chart:
-    """The stacked days: three reads of usage, and one of the keys' names where keys are the layers."""
+    """The stacked days: three reads of usage, and one of the keys' names where keys are the layers.
+
+    `sums` is what was spent each day, in micro-credits, where the caller has read it already.
+    """
     span = Range(start=which.start, end=which.end)
     totals = await usage.statement(connection, span, [which.by], team)
     largest = sorted(totals.rows, key=lambda row: row.sums.credits, reverse=True)[:LAYERS]
-    days = await usage.statement(connection, span, ["day"], team)
-    sums = {row.names["day"]: row.sums.credits for row in days.rows}
+    if sums is None:
+        found_days = await usage.statement(connection, span, ["day"], team)
+        sums = {row.names["day"]: row.sums.credits for row in found_days.rows}
+    days = which.days(sums)
     names = [_ident(row, which.by) for row in largest if row.sums.credits]
     if not names:
-        return stacked(which.days, sums, [], text("Other"))
+        return stacked(days, sums, [], text("Other"))
     each = await usage.statement(connection, span, [which.by, "day"], team, only=(which.by, names))
     found: dict[object, dict[date, int]] = {}
     for row in each.rows:
@@ -83,7 +105,7 @@ async def chart(
     if links is not None:
         slugs = {row.names["team_id"]: row.names["team"] for row in largest} if which.by == "team" else {}
         pages = {called[name]: links(which.by, slugs.get(name, str(name))) for name in names}
-    return stacked(which.days, sums, top, text("Other"), pages)
+    return stacked(days, sums, top, text("Other"), pages)
 
 
 def _ident(row: Row, by: Dimension) -> object:

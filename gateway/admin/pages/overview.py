@@ -5,17 +5,20 @@ from __future__ import annotations
 import calendar
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import date, timedelta
 from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.admin.api.answers import AlertAnswer
 from gateway.admin.pages import spending
 from gateway.admin.pages.page import Html, PageCall
+from gateway.admin.pages.spending import Wanted
 from gateway.alerts import records
 from gateway.alerts.records import Alert
 from gateway.credits import overview, usage
 from gateway.credits.amount import to_decimal
-from gateway.credits.usage import Range
+from gateway.credits.usage import Range, Row, Sums
 from gateway.db.paging import PageOf
 from gateway.pages.chart import projected
 from gateway.pool import upstream_keys
@@ -51,8 +54,9 @@ async def show(call: PageCall) -> Html:
     now = call.view.now
     which = spending.wanted(call.query, now)
     async with call.dashboard.api.database.autocommit() as connection:
-        chart = await spending.chart(connection, which, call.text)
-        month = await _month(connection, now)
+        days = await _days(connection, which)
+        spent = {row.names["day"]: row.sums.credits for row in days}
+        chart = await spending.chart(connection, which, call.text, sums=spent)
         held, holds = await overview.held_now(connection)
         quotas = await overview.fullest_quotas(connection, QUOTAS_SHOWN)
         alerts = await records.page(connection, "open", PageOf(ALERTS_READ))
@@ -61,7 +65,7 @@ async def show(call: PageCall) -> Html:
     values: dict[str, Any] = {
         "which": which,
         "chart": chart,
-        "month": month,
+        "month": _month(days, which.today),
         "held": to_decimal(held),
         "holds": holds,
         "quotas": quotas,
@@ -93,18 +97,25 @@ def place_of(alert: Alert | AlertAnswer) -> str:
     return PLACES.get(alert.kind, "/admin/alerts")
 
 
-async def _month(connection: Any, now: Any) -> dict[str, Any]:
-    today = now.astimezone(UTC).date()
-    span = Range(start=today.replace(day=1), end=today + timedelta(days=2))
-    found = await usage.statement(connection, span, ["day"])
-    spent = {row.names["day"]: row.sums.credits for row in found.rows}
-    length = calendar.monthrange(today.year, today.month)[1]
-    ahead = projected(spent, today, length)
+async def _days(connection: AsyncConnection, which: Wanted) -> Sequence[Row]:
+    """What every day has cost, of the range that is shown and of this month."""
+    start = min(which.start, which.today.replace(day=1))
+    span = Range(start=start, end=max(which.end, which.today + timedelta(days=2)))
+    return (await usage.statement(connection, span, ["day"])).rows
+
+
+def _month(days: Sequence[Row], today: date) -> dict[str, Any]:
+    first = today.replace(day=1)
+    rows = [row for row in days if row.names["day"] >= first]
+    sums = Sums()
+    for row in rows:
+        sums = sums.plus(row.sums)
+    spent = {row.names["day"]: row.sums.credits for row in rows}
+    ahead = projected(spent, today, calendar.monthrange(today.year, today.month)[1])
     return {
         "today": to_decimal(spent.get(today, 0)),
-        "so_far": to_decimal(found.totals.credits),
-        "estimated": to_decimal(found.totals.estimated_credits),
-        "requests": found.totals.requests,
-        "failed": found.totals.failed,
+        "so_far": to_decimal(sums.credits),
+        "requests": sums.requests,
+        "failed": sums.failed,
         "projected": None if ahead is None else to_decimal(ahead),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import date
 from urllib.parse import quote
 from uuid import UUID
 
@@ -15,9 +17,15 @@ from gateway.pages.spending import GROUPINGS, Grouping, Wanted, wanted
 __all__ = ["GROUPINGS", "Grouping", "Wanted", "chart", "wanted"]
 
 
-async def chart(connection: AsyncConnection, which: Wanted, text: Text, team: UUID | None = None) -> Chart:
+async def chart(
+    connection: AsyncConnection,
+    which: Wanted,
+    text: Text,
+    team: UUID | None = None,
+    sums: Mapping[date, int] | None = None,
+) -> Chart:
     """The chart of `gateway.pages.spending`, with links."""
-    return await spending.chart(connection, which, text, team, page_of)
+    return await spending.chart(connection, which, text, team, page_of, sums)
 
 
 def page_of(by: Grouping, name: str) -> str:

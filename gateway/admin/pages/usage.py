@@ -129,7 +129,7 @@ def _wanted(asked: Asked, *, cumulative: bool) -> Wanted | None:
     if "day" in asked.by or not start < end <= start + timedelta(days=LONGEST):
         return None
     by = next((one for one in spending.GROUPINGS if one in asked.by), "model" if asked.team else "team")
-    return Wanted(start=start, end=end, range=asked.range, by=by, cumulative=cumulative)
+    return Wanted(start=start, end=end, range=asked.range, by=by, cumulative=cumulative, today=end)
 
 
 def _problems(error: GatewayError) -> Problems:

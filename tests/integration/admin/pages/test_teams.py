@@ -31,7 +31,7 @@ async def test_a_team_is_made_and_audited_by_name(dashboard: Dashboard) -> None:
     assert team["quotas"][0]["limit"] == 1000.5
     *_, entry = (await dashboard.api("GET", "/audit", subject_type="team", subject_id=team["id"]))["data"]
     assert (entry["actor"], entry["action"]) == ("bootstrap", "team.create")
-    assert "Last change: team.create · bootstrap" in text_of(source)
+    assert "Last change: quota.set · bootstrap" in text_of(source)
 
 
 async def test_a_wrong_form_is_shown_again_as_it_was_typed(dashboard: Dashboard) -> None:
