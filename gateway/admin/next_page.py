@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 FRONT = "/admin/"
-_LOCAL = re.compile(r"/admin/(?:[A-Za-z0-9_~.-]+/)*[A-Za-z0-9_~.-]*(?:\?[A-Za-z0-9_~.,:=&%/+-]*)?")
+_LOCAL = re.compile(r"/admin/(?:[A-Za-z0-9_~.:-]+/)*[A-Za-z0-9_~.:-]*(?:\?[A-Za-z0-9_~.,:=&%/+-]*)?")
 _SIGN_IN = re.compile(r"/admin/(?:login|logout|oidc)(?:[/?]|$)")
 
 

@@ -92,6 +92,7 @@ team_keys = Table(
     CheckConstraint("requests_per_minute > 0", name="requests_per_minute"),
     CheckConstraint("max_in_flight > 0", name="max_in_flight"),
     Index(None, "team_id", "created_at", "id"),
+    Index(None, "created_at", "id"),
     Index(None, "quota_key_id"),
 )
 

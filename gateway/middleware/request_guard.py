@@ -22,7 +22,7 @@ MAX_HEADER_BYTES = 16 * 1024
 MAX_HEADER_COUNT = 100
 
 _HOST = re.compile(rb"([A-Za-z0-9][A-Za-z0-9._-]{0,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_PATH = re.compile(rb"(?:/[A-Za-z0-9_~.-]+)+|/(?:[A-Za-z0-9_~.-]+/)*")
+_PATH = re.compile(rb"(?:/[A-Za-z0-9_~.:-]+)+|/(?:[A-Za-z0-9_~.:-]+/)*")
 
 
 class RequestGuardMiddleware:

@@ -82,7 +82,7 @@ def test_a_team_from_its_first_credit_to_its_revoked_key(here: Rig, browser: Bro
         page.goto(f"/admin/tasks/{task['id']}")
         expect(page.get_by_text("completed")).to_be_visible()
         page.goto("/admin/")
-        expect(page.locator(".legend")).to_contain_text("brand 16.00")
+        expect(page.locator(".legend")).to_contain_text("brand 10.00")
         expect(page.locator("canvas")).to_be_visible()
         page.goto("/admin/usage?by=team&team=brand")
         with page.expect_download() as started:
@@ -90,8 +90,8 @@ def test_a_team_from_its_first_credit_to_its_revoked_key(here: Rig, browser: Bro
         lines = list(csv.reader(io.StringIO(Path(started.value.path()).read_text())))
         totals = dict(zip(lines[0], lines[-1], strict=True))
         usage = here.gateway.call("GET", "/usage?team=brand")
-        assert (totals["credits"], totals["requests"]) == ("16", "2")
-        assert usage["totals"]["credits"] == 16
+        assert (totals["credits"], totals["requests"]) == ("10", "2")
+        assert usage["totals"]["credits"] == 10
 
         page.goto("/admin/teams/brand")
         page.get_by_role("link", name="laptop").click()

@@ -32,7 +32,7 @@ def test_from_the_form_to_the_sign_out(served: Gateway) -> None:
         assert "form" in client.get("/admin/login").text
         answer = client.post("/admin/login", data={"token": issued["secret"]}, follow_redirects=True)
         assert answer.status_code == 200
-        assert "Signed in as <strong>Grace</strong>" in answer.text
+        assert '<span>Grace</span><span class="role">admin</span>' in answer.text
         [cookie] = list(client.cookies.jar)
         assert (cookie.name, cookie.path, cookie.secure) == ("pxg_session", "/", False)
         assert cookie.has_nonstandard_attr("HttpOnly")

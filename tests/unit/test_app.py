@@ -12,6 +12,9 @@ from starlette.routing import BaseRoute, Route
 from gateway.admin.api.http import AdminPath
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.routes import ROUTES as ADMIN_ROUTES
+from gateway.admin.pages.routes import PAGES
+from gateway.admin.pages.serving import PREFIX as DASHBOARD
+from gateway.admin.pages.serving import PagePath
 from gateway.app import build_app, routes
 from gateway.composition import build
 from gateway.endpoints.generations import Generations
@@ -20,6 +23,7 @@ from gateway.middleware.credit_quota import CreditQuotaMiddleware
 from gateway.middleware.rate_limits import RateLimitsMiddleware
 from gateway.middleware.repeats import RepeatsMiddleware
 from gateway.middleware.request_body import RequestBodyMiddleware
+from gateway.middleware.team_session import TeamSessionMiddleware
 from gateway.proxy.generation import Operation
 from gateway.runtime import Runtime
 from gateway.settings import load
@@ -43,7 +47,15 @@ FREE = {
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
-    "GET /admin/",
+    "GET /gateway/",
+    "GET /gateway/team/tasks",
+    "GET /gateway/team/requests",
+    "GET /gateway/team/connect",
+    "GET /gateway/login",
+    "POST /gateway/login",
+    "POST /gateway/logout",
+    "POST /gateway/look",
+    "GET /gateway/static/{digest}/{name}",
     "GET /admin/login",
     "POST /admin/login",
     "POST /admin/logout",
@@ -82,7 +94,7 @@ def names(route: BaseRoute) -> set[str]:
     """`METHOD /path` of everything a route answers, HEAD aside."""
     assert isinstance(route, Route)
     endpoint = chain(route)[-1]
-    methods = vars(endpoint)["_rows"] if isinstance(endpoint, AdminPath) else route.methods
+    methods = vars(endpoint)["_rows"] if isinstance(endpoint, AdminPath | PagePath) else route.methods
     return {f"{method} {route.path}" for method in set(methods or ()) - {"HEAD"}}
 
 
@@ -96,6 +108,8 @@ def test_every_route_is_metered_or_on_the_free_list(runtime: Runtime) -> None:
     for route in routes(runtime):
         if isinstance(chain(route)[-1], AdminPath):
             assert names(route) <= {f"{row.method} {PREFIX}{row.path}" for row in ADMIN_ROUTES}
+        elif isinstance(chain(route)[-1], PagePath):
+            assert names(route) <= {f"{row.method} {DASHBOARD}{row.path}" for row in PAGES}
         else:
             (metered if is_metered(route) else free).update(names(route))
     assert metered == PAID
@@ -125,10 +139,18 @@ def test_the_chain_of_a_paid_route_is_in_order(runtime: Runtime, operation: Oper
 
 
 def test_whatever_a_team_asks_is_authenticated(runtime: Runtime) -> None:
+    open_ones = {
+        "/gateway/login",
+        "/gateway/logout",
+        "/gateway/look",
+        "/gateway/static/{digest}/{name}",
+    }
+    pages = {"/gateway/", "/gateway/team/tasks", "/gateway/team/requests", "/gateway/team/connect"}
     for route in routes(runtime):
         path = getattr(route, "path", "")
-        if path.startswith(("/v1", "/gateway")):
-            assert isinstance(chain(route)[0], AuthenticationMiddleware), path
+        if path.startswith(("/v1", "/gateway")) and path not in open_ones:
+            door = TeamSessionMiddleware if path in pages else AuthenticationMiddleware
+            assert isinstance(chain(route)[0], door), path
 
 
 def test_every_request_passes_the_same_three_first(app: Starlette) -> None:
@@ -167,6 +189,11 @@ async def ask(app: Starlette, method: str, path: str, *headers: Header) -> Sent:
         ("GET", "/admin/oidc/start", 404, "not_found"),  # not configured
         ("GET", "/admin/oidc/callback", 404, "not_found"),
         ("POST", "/admin/login", 415, "unsupported_media_type"),
+        ("POST", "/gateway/login", 415, "unsupported_media_type"),
+        ("GET", "/gateway/logout", 405, "method_not_allowed"),
+        ("POST", "/gateway/", 405, "method_not_allowed"),
+        ("GET", "/gateway", 404, "not_found"),
+        ("GET", "/gateway/static/0000/gateway.css", 404, "not_found"),
     ],
 )
 async def test_failures_have_one_shape(

@@ -15,7 +15,7 @@ from gateway.pages.view import LOOK_COOKIE, theme_named, view_of
 from gateway.proxy.relay import reply
 
 A_YEAR = 365 * 86_400
-_OWN = re.compile(r"/(?:admin|gateway)/[A-Za-z0-9_~./-]*(?:\?[A-Za-z0-9_~.,:=&%/+*-]*)?")
+_OWN = re.compile(r"/(?:admin|gateway)/[A-Za-z0-9_~.:/-]*(?:\?[A-Za-z0-9_~.,:=&%/+*-]*)?")
 
 
 class Look:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 from gateway.admin.api.credit_answers import RequestAnswer
 from gateway.admin.api.explain_answers import ExplainAnswer
@@ -13,7 +13,7 @@ from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.errors import GatewayError
 
 FILTERS = ("state", "team", "key", "model", "request_id", "from", "to")
-UNLINKED = (".", "..")  # ids that browsers take for folders, however they are written
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # what `request_context` accepts from clients
 
 
 async def listing(call: PageCall) -> Answer:
@@ -42,9 +42,10 @@ async def show(call: PageCall) -> Html:
 
 
 async def _look_up(call: PageCall, request_id: str) -> Answer:
-    if request_id in UNLINKED:
-        return await _story(call, request_id)
-    return Goto(f"/admin/requests/{quote(request_id, safe='')}" if request_id else "/admin/requests")
+    """To its own page, if it can have one: `..` would be the folder above, and other characters are in no id."""
+    if _ID.fullmatch(request_id) and request_id not in (".", ".."):
+        return Goto(f"/admin/requests/{request_id}")
+    return await _story(call, request_id)
 
 
 async def _story(call: PageCall, request_id: str) -> Html:

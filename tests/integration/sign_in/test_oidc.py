@@ -96,7 +96,7 @@ async def test_groups_give_the_role(site: Site, provider: FakeProvider, groups: 
     provider.claims = {"groups": groups}
     browser = site.browser()
     assert (await back(browser, provider)).status_code == 303
-    assert f"role <strong>{role}</strong>" in (await browser.get("/admin/")).text
+    assert f'<span class="role">{role}</span>' in (await browser.get("/admin/")).text
     status = (await browser.post("/admin/api/teams", json={})).status_code
     assert status == (400 if role == "admin" else 403)
 

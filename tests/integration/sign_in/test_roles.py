@@ -15,7 +15,10 @@ from gateway.access.key_format import Peppers
 from gateway.access.route_access import DeclaredRoute, all_declared
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.routes import ROUTES
+from gateway.admin.pages.routes import PAGES
+from gateway.admin.pages.serving import PREFIX as DASHBOARD
 from gateway.middleware.authentication import AuthenticationMiddleware
+from gateway.middleware.team_session import TeamSessionMiddleware
 from tests.integration.sign_in.conftest import PEPPER, Site
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -38,6 +41,11 @@ def declared(app: Starlette) -> list[tuple[str, str, str]]:
         assert route.methods is None or set(route.methods) - {"HEAD"} == set(route.access)
         found += [(method, route.path, access) for method, access in route.access.items()]
     return found
+
+
+def is_page(path: str, access: str) -> bool:
+    """Whether it is for people: who may not see it is led to a form, and no Authorization header counts."""
+    return access == "team-session" or (access in ("viewer", "admin") and not path.startswith(PREFIX))
 
 
 def somewhere(path: str) -> str:
@@ -74,12 +82,22 @@ async def test_every_row_of_the_admin_api_is_declared_with_its_role(site: Site) 
     assert {row.role for row in ROUTES if row.method != "GET"} == {"admin"}
 
 
-async def test_what_is_not_of_the_admin_api_is_for_whom_it_says(site: Site) -> None:
+async def test_every_page_of_the_dashboard_is_declared_with_its_role(site: Site) -> None:
+    served = {
+        (method, path): access
+        for method, path, access in declared(site.app)
+        if access in ("viewer", "admin") and not path.startswith(PREFIX)
+    }
+    assert served == {(row.method, DASHBOARD + row.path): row.role for row in PAGES}
+    assert {row.role for row in PAGES if row.method != "GET"} <= {"admin"}
+
+
+async def test_what_is_not_of_the_platform_team_is_for_whom_it_says(site: Site) -> None:
     others: dict[str, set[str]] = {}
     for method, path, access in declared(site.app):
-        if not path.startswith(PREFIX):
+        if access not in ("viewer", "admin"):
             others.setdefault(access, set()).add(f"{method} {path}")
-    assert others["public"] == {"GET /healthz", "GET /readyz", "GET /admin/"}
+    assert others["public"] == {"GET /healthz", "GET /readyz", "GET /gateway/static/{digest}/{name}"}
     assert others["metrics"] == {"GET /metrics"}
     assert others["signed-out"] == {
         "GET /admin/login",
@@ -87,8 +105,18 @@ async def test_what_is_not_of_the_admin_api_is_for_whom_it_says(site: Site) -> N
         "POST /admin/logout",
         "GET /admin/oidc/start",
         "GET /admin/oidc/callback",
+        "GET /gateway/login",
+        "POST /gateway/login",
+        "POST /gateway/logout",
+        "POST /gateway/look",
     }
-    assert set(others) == {"public", "metrics", "signed-out", "team"}
+    assert others["team-session"] == {
+        "GET /gateway/",
+        "GET /gateway/team/tasks",
+        "GET /gateway/team/requests",
+        "GET /gateway/team/connect",
+    }
+    assert set(others) == {"public", "metrics", "signed-out", "team", "team-session"}
     assert all(name.split()[1].startswith(("/v1/", "/gateway/")) for name in others["team"])
 
 
@@ -96,7 +124,9 @@ async def test_nobody_gets_nothing_but_what_is_open(site: Site) -> None:
     nobody = site.browser()
     for method, path, access in declared(site.app):
         status = await ask(nobody, method, path)
-        if access in ("team", "metrics", "viewer", "admin"):
+        if is_page(path, access):
+            assert status == 303, (method, path)
+        elif access in ("team", "metrics", "viewer", "admin"):
             assert status == 401, (method, path)
         else:
             assert status not in (401, 403), (method, path)
@@ -105,22 +135,31 @@ async def test_nobody_gets_nothing_but_what_is_open(site: Site) -> None:
 async def test_no_method_of_a_guarded_path_is_forgotten(site: Site) -> None:
     """Methods a path does not have are refused before anything is said about it, or are 405."""
     nobody = site.browser()
-    for path in {path for _, path, access in declared(site.app) if access not in ("public", "signed-out")}:
+    for path, access in {(path, access) for _, path, access in declared(site.app)}:
+        if access in ("public", "signed-out"):
+            continue
+        refused = 303 if is_page(path, access) else 401
         for method in METHODS:
-            assert await ask(nobody, method, path) in (401, 405), (method, path)
+            assert await ask(nobody, method, path) in (refused, 405), (method, path)
 
 
-async def test_a_viewer_reads_the_admin_api_and_changes_nothing(site: Site) -> None:
+async def test_a_viewer_reads_and_changes_nothing(site: Site) -> None:
     token = (await site.token("viewer")).secret
     browser = await site.signed_in(token)
     for method, path, access in declared(site.app):
         if access not in ("viewer", "admin"):
             continue
-        for status in (await ask(site.browser(), method, path, token), await ask(browser, method, path)):
+        by_header, by_cookie = (
+            await ask(site.browser(), method, path, token),
+            await ask(browser, method, path),
+        )
+        for status in (by_cookie,) if is_page(path, access) else (by_header, by_cookie):
             if access == "viewer":
                 assert status not in (401, 403), (method, path)
             else:
                 assert status == 403, (method, path)
+        if is_page(path, access):
+            assert by_header == 303, "pages are for browsers"
 
 
 async def test_an_admin_passes_every_check_of_the_role(site: Site) -> None:
@@ -163,12 +202,17 @@ async def test_what_a_team_uses_takes_no_admin_token_and_no_session(site: Site) 
         if access == "team":
             assert await ask(site.browser(), method, path, token) == 401, (method, path)
             assert await ask(browser, method, path) == 401, (method, path)
+        elif access == "team-session":
+            assert await ask(site.browser(), method, path, token) == 303, (method, path)
+            assert await ask(browser, method, path) == 303, (method, path)
 
 
 async def test_every_route_for_teams_begins_with_the_authentication(site: Site) -> None:
     for route in every_route(site.app.routes):
         if isinstance(route, DeclaredRoute) and "team" in route.access.values():
             assert isinstance(route.app, AuthenticationMiddleware), route.path
+        if isinstance(route, DeclaredRoute) and "team-session" in route.access.values():
+            assert isinstance(route.app, TeamSessionMiddleware), route.path
 
 
 def test_a_route_that_declares_nothing_is_not_served() -> None:

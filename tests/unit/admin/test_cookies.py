@@ -24,10 +24,11 @@ def test_over_http_it_can_still_be_set() -> None:
     assert jar.set(jar.session, "v")[1] == b"pxg_session=v; Path=/; HttpOnly; SameSite=Lax"
 
 
-def test_the_two_cookies_have_two_names() -> None:
+def test_the_cookies_have_names_of_their_own() -> None:
     jar = CookieJar(secure=True)
-    assert jar.session != jar.round
-    assert jar.round.startswith("__Host-")
+    names = {jar.session, jar.team_session, jar.round}
+    assert len(names) == 3
+    assert all(name.startswith("__Host-") for name in names)
 
 
 @pytest.mark.parametrize(
