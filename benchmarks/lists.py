@@ -103,6 +103,8 @@ HOLD_FILTERS: tuple[Mapping[str, str], ...] = (
     {"team": "team-7", "model": "model-0"},
     {"key": "k000000001", "model": "model-11"},
     {"model": "model-0", "state": "released"},
+    {"from": "2026-01-01", "to": "2030-01-01"},
+    {"model": "model-0", "from": "2026-01-01"},
 )
 TASK_FILTERS: tuple[Mapping[str, str], ...] = (
     {},
@@ -149,6 +151,8 @@ def cases(middle: Mapping[str, str]) -> Iterator[Case]:
     for path, listed in (("/teams", "teams"), ("/admin-tokens", "admin_tokens")):
         yield Case(path, {"limit": "200"})
         yield Case(path, {"limit": "200", "after": middle[listed]})
+    for narrow in ({}, {"state": "active"}, {"state": "revoked"}, {"team": "team-0"}):
+        yield Case("/keys", {**narrow, "limit": "200"})
     keys = "/teams/{team}/keys"
     yield Case(keys, {"limit": "200"}, {"team": "team-0"})
     yield Case(keys, {"limit": "200", "after": middle["team_keys"]}, {"team": "team-0"})

@@ -42,6 +42,7 @@ EXAMPLES: Mapping[str, str] = {
     "tasks list": "tasks list --team studio --unfinished",
     "tasks show": "tasks show task_0198f2c1",
     "holds list": "holds list --state unknown",
+    "holds show": "holds show 0198f2c1-7d3e-7b4a-9c55-2f6f1f3f8a10",
     "holds resolve": (
         "holds resolve 0198f2c1-7d3e-7b4a-9c55-2f6f1f3f8a10 --outcome release --reason 'not on the bill' --yes"
     ),

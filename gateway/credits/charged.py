@@ -43,7 +43,8 @@ class Charged:
 
 
 async def by_model(connection: AsyncConnection, models: Collection[str]) -> dict[str, Charged]:
-    """Of each model the calls to compare; without calls that have settled, nothing."""
+    """Of each model the calls to compare; without calls that have settled, nothing. In the caller's transaction."""
+    await connection.execute(_ALONG_THE_INDEX)
     found = await connection.execute(
         _CHARGED, {"models": list(models), "looked": LOOKED_AT, "latest": LATEST}
     )
@@ -63,7 +64,13 @@ def _mean(micro: int, calls: int) -> Decimal:
     return (to_decimal(micro) / max(calls, 1)).quantize(Decimal("0.01"))
 
 
-# Along the index of model and id, over no more rows than were asked to be looked at.
+# The latest rows of a model lie at the end of an index, in order; a bitmap or a sort would take all of them first.
+_ALONG_THE_INDEX = text(
+    "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
+)
+
+# Along the index of model and id, over no more rows than were asked to be looked at: `model = m.model` would make the
+# planner go through every call by id to find those of a rare model.
 _CHARGED = text("""
 SELECT m.model, c.*
 FROM unnest(CAST(:models AS text[])) AS m(model)
@@ -78,7 +85,7 @@ CROSS JOIN LATERAL (
                row_number() OVER (PARTITION BY estimated ORDER BY id DESC) AS place
         FROM (
             SELECT id, state, quote, settled, estimated FROM holds
-            WHERE holds.model = m.model ORDER BY id DESC LIMIT :looked
+            WHERE holds.model BETWEEN m.model AND m.model ORDER BY holds.model DESC, id DESC LIMIT :looked
         ) latest
         WHERE state = 'settled'
     ) placed

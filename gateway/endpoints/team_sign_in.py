@@ -99,7 +99,9 @@ class TeamLogin:
         wrong: str | None = None,
         headers: Sequence[Header] = (),
     ) -> None:
-        page = self._visits.render("sign_in.html", self._visits.view(request), next=target, wrong=wrong)
+        view = self._visits.view(request)
+        said = None if wrong is None else view.text(wrong)
+        page = self._visits.render("sign_in.html", view, next=target, wrong=said)
         await reply(send, status, [*rendering.headers(), *headers], b"" if request.method == "HEAD" else page)
 
     def _count(self, result: str) -> None:

@@ -65,6 +65,26 @@ def test_a_revoked_token_ends_its_session_at_once(served: Gateway) -> None:
         assert client.get(API).status_code == 401
 
 
+def test_a_team_key_opens_its_team_s_page_until_it_is_revoked(served: Gateway) -> None:
+    team = served.call("POST", "/teams", json={"name": "Studio", "quota": {"period": "month", "limit": 100}})
+    issued = served.call("POST", f"/teams/{team['id']}/keys", json={"name": "laptop"})
+    with browser(served) as client:
+        form = client.get("/gateway/", follow_redirects=True)
+        assert (form.url.path, 'name="key"' in form.text) == ("/gateway/login", True)
+        page = client.post("/gateway/login", data={"key": issued["secret"]}, follow_redirects=True)
+        assert (page.url.path, "100.00 left" in page.text) == ("/gateway/", True)
+        [cookie] = list(client.cookies.jar)
+        assert cookie.has_nonstandard_attr("HttpOnly")
+        assert client.get(API).status_code == client.get("/gateway/account").status_code == 401
+        served.call("POST", f"/keys/{issued['id']}/revoke")
+        assert client.get("/gateway/").status_code == 303
+        again = client.post("/gateway/login", data={"key": issued["secret"]})
+        assert (again.status_code, "unknown, expired or revoked" in again.text) == (401, True)
+    assert cookie.value is not None
+    assert cookie.value not in served.process.text(), "it is in no log line"
+    assert issued["secret"] not in served.process.text()
+
+
 def test_wrong_tokens_are_limited_and_counted(served: Gateway) -> None:
     wrong = make(ADMIN_TOKEN).text
     with browser(served) as client:

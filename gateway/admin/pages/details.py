@@ -66,5 +66,12 @@ def _text(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_text(one)}" for name, one in value.items())
     if isinstance(value, str) and _MOMENT.fullmatch(value):
-        return f"{minute(datetime.fromisoformat(value))} UTC"
+        return _moment(value)
     return str(value)
+
+
+def _moment(text: str) -> str:
+    try:
+        return f"{minute(datetime.fromisoformat(text))} UTC"
+    except ValueError:
+        return text

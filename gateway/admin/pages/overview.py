@@ -94,6 +94,8 @@ def place_of(alert: Alert | AlertAnswer) -> str:
         return f"/admin/teams/{team}"
     if alert.kind == "odd_cost" and "task_id" in alert.detail:
         return f"/admin/tasks/{alert.detail['task_id']}"
+    if alert.subject.startswith("upstream-key:"):
+        return f"/admin/upstream-keys/{alert.subject.removeprefix('upstream-key:')}"
     return PLACES.get(alert.kind, "/admin/alerts")
 
 

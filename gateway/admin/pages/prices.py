@@ -23,7 +23,7 @@ class Line:
 
 async def show(call: PageCall) -> Answer:
     book = call.dashboard.prices.book
-    async with call.dashboard.api.database.autocommit() as connection:
+    async with call.dashboard.api.database.transaction() as connection:
         found = await charged.by_model(connection, book.models)
     lines = [Line(model=model, charged=found.get(name)) for name, model in book.models.items()]
     if call.query.get("format") == "csv":

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -59,6 +60,30 @@ async def test_holds_are_listed_and_narrowed(admin: Admin) -> None:
     assert (await admin.ok("GET", "/holds", team="holders", model="nothing"))["data"] == []
     assert (await admin.refused("GET", "/holds", state="open"))[0] == 400
     assert (await admin.ok("GET", "/status"))["counts"]["unknown_holds"] >= 2
+
+
+async def test_holds_are_bounded_by_the_instant_they_were_placed_at(admin: Admin, cli: CommandLine) -> None:
+    team = await admin.team("Bounded")
+    hold = await _place(admin, team, request_id="req_bounded")
+    placed = datetime.fromisoformat((await admin.ok("GET", f"/holds/{hold}"))["created_at"])
+    before, after = placed - timedelta(minutes=1), placed + timedelta(minutes=1)
+    day = placed.date()
+    for path in ("/holds", "/requests"):
+        for bounds, found in (
+            ({"from": before.isoformat(), "to": after.isoformat()}, 1),
+            ({"from": after.isoformat()}, 0),
+            ({"to": before.isoformat()}, 0),
+            ({"from": day.isoformat()}, 1),
+            ({"to": day.isoformat()}, 0),
+            ({"from": day.isoformat(), "to": (day + timedelta(days=1)).isoformat()}, 1),
+        ):
+            assert len((await admin.ok("GET", path, team="bounded", **bounds))["data"]) == found, bounds
+    for wrong in ("2026-02-30", "2026-03-01T10:00:00", "soon", "0001-01-01"):
+        assert "from: must be a date" in (await admin.refused("GET", "/holds", **{"from": wrong}))[2]
+    arguments = ("requests", "list", "--team", "bounded", "--from", before.isoformat())
+    listed = await asyncio.to_thread(cli.ok, *arguments)
+    assert [row["request_id"] for row in listed["data"]] == ["req_bounded"]
+    assert (await admin.refused("GET", "/holds/nothing"))[:2] == (404, "hold_not_found")
 
 
 async def test_requests_show_every_send(admin: Admin) -> None:

@@ -35,6 +35,13 @@ HOLDS: tuple[tuple[Mapping[str, str], str], ...] = (
     ({"state": "held"}, "state ="),
     ({"state": "released"}, "_id_idx"),
     ({"state": "settled"}, ""),
+    ({"from": "2026-01-01", "to": "2030-01-01"}, "id >="),
+    ({"team": "team-0", "from": "2020-01-01T10:00:00Z"}, "team_id ="),
+)
+KEYS: tuple[tuple[Mapping[str, str], str], ...] = (
+    ({}, "ix_team_keys_created_at_id"),
+    ({"state": "active"}, "ix_team_keys_created_at_id"),
+    ({"team": "team-none"}, "team_id ="),
 )
 TASKS: tuple[tuple[Mapping[str, str], str], ...] = (
     ({}, ""),
@@ -53,10 +60,22 @@ AUDIT: tuple[tuple[Mapping[str, str], str], ...] = (
 )
 LISTS = [
     (path, narrow, along)
-    for path, narrowed in (("/holds", HOLDS), ("/requests", HOLDS), ("/tasks", TASKS), ("/audit", AUDIT))
+    for path, narrowed in (
+        ("/holds", HOLDS),
+        ("/requests", HOLDS),
+        ("/tasks", TASKS),
+        ("/audit", AUDIT),
+        ("/keys", KEYS),
+    )
     for narrow, along in narrowed
 ]
-MIDDLES = {"/holds": "holds", "/requests": "holds", "/tasks": "tasks", "/audit": "audit"}
+MIDDLES = {
+    "/holds": "holds",
+    "/requests": "holds",
+    "/tasks": "tasks",
+    "/audit": "audit",
+    "/keys": "team_keys",
+}
 ONE_BY_ID = (
     Case("/tasks/{id}", {}, {"id": "task_7"}),
     Case("/requests/{request_id}/explain", {}, {"request_id": "req_7"}),

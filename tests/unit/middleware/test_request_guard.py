@@ -120,7 +120,16 @@ async def test_the_limits_of_a_head_are_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1/models", "/v1/models/gemini-2.5-flash_image~1", "/admin/", "/a/.well-known/b", "/...", "/a/b:c"]
+    "path",
+    [
+        "/",
+        "/v1/models",
+        "/v1/models/gemini-2.5-flash_image~1",
+        "/admin/",
+        "/a/.well-known/b",
+        "/...",
+        "/a/b:c",
+    ],
 )
 def test_plain_paths_pass(path: str) -> None:
     check_path(path.encode())

@@ -46,7 +46,7 @@ async def test_held_against_charged(dashboard: Dashboard) -> None:
     model = f"model-{uuid4().hex[:8]}"
     for quote, settled, estimated in ((8, 8, False), (8, 4, False), (8, 18, False), (8, 8, True)):
         await settled_hold(dashboard, model, quote, settled, estimated=estimated)
-    async with dashboard.site.runtime.admin_database.autocommit() as connection:
+    async with dashboard.site.runtime.admin_database.transaction() as connection:
         found = await charged.by_model(connection, [model, "never-called"])
     assert set(found) == {model}
     one = found[model]
@@ -66,7 +66,7 @@ async def test_only_the_latest_calls_are_compared(dashboard: Dashboard) -> None:
     await settled_hold(dashboard, model, 1, 100)
     for _ in range(charged.LATEST):
         await settled_hold(dashboard, model, 2, 2)
-    async with dashboard.site.runtime.admin_database.autocommit() as connection:
+    async with dashboard.site.runtime.admin_database.transaction() as connection:
         one = (await charged.by_model(connection, [model]))[model]
     assert (one.calls, one.drift, one.overruns) == (charged.LATEST, 0.0, 0)
 

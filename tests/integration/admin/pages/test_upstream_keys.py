@@ -150,6 +150,18 @@ async def test_what_went_through_a_key_is_shown(
     assert csv[-1].split(",")[-5::2] == ["3", "45", "6000"]
 
 
+async def test_paid_calls_of_this_process_are_counted_while_they_run(dashboard: Dashboard) -> None:
+    made = await key(dashboard)
+    path = f"/upstream-keys/{made['id']}"
+    pool = dashboard.site.runtime.pool
+    await pool.refresh()
+    leases = [pool.lease_paid(lambda one: str(one.id) == made["id"]) for _ in range(2)]
+    assert "In flight here 2 paid calls of this process" in await dashboard.page(path)
+    for lease in leases:
+        pool.release(lease)
+    assert "In flight here 0 paid calls of this process" in await dashboard.page(path)
+
+
 async def test_a_viewer_sees_no_button_and_presses_none(dashboard: Dashboard) -> None:
     made = await key(dashboard)
     path = f"/upstream-keys/{made['id']}"
