@@ -23,9 +23,7 @@ class SignInPages:
         """The form; `wrong` says why the last try failed."""
         view = self._view(request)
         said = None if wrong is None else view.text(wrong)
-        return self._pages.render(
-            "sign_in.html", view, next=next_path, wrong=said, provider=self._provider
-        )
+        return self._pages.render("sign_in.html", view, next=next_path, wrong=said, provider=self._provider)
 
     def notice(self, request: HTTPConnection, title: str, text: str, next_path: str) -> bytes:
         """Why signing in did not work, and the way back."""

@@ -37,7 +37,7 @@ class Traffic:
 
     def sent(self, outcome: str, status: int | None) -> list[SentVia]:
         ident = UUID(self.upstream["id"])
-        return [SentVia(upstream_key_id=ident, outcome=outcome, status=status, milliseconds=5)]  # type: ignore[arg-type]
+        return [SentVia(upstream_key_id=ident, outcome=outcome, status=status, milliseconds=5)]
 
     async def held(self, request_id: str, credits_: int = 8) -> UUID:
         return (await self.ledger.place(self.order(request_id, credits_))).id
