@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import history, ledger, lists, polls
+from benchmarks import history, ledger, lists, pages, polls
 
 BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {
     "history": history.main,
     "ledger": ledger.main,
     "lists": lists.main,
+    "pages": pages.main,
     "polls": polls.main,
     "waiting": polls.main_waiting,
 }

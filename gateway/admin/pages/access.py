@@ -12,6 +12,7 @@ from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.errors import GatewayError
 
 HOME = "/admin/access"
+SESSIONS_SHOWN = 50
 NEW: dict[str, Kind] = {"name": "kept", "role": "kept"}
 
 
@@ -42,11 +43,18 @@ async def revoke(call: PageCall) -> Answer:
     return Goto(HOME, done="token-revoked")
 
 
+async def end_session(call: PageCall) -> Answer:
+    await call.change("POST", "/sessions/{id}/end", id=call.params["id"])
+    return Goto(HOME, done="session-ended")
+
+
 async def page(call: PageCall, problems: Problems = NONE) -> Html:
     query = {name: call.query[name] for name in ("after",) if name in call.query}
     changes = await call.ask("/audit", {"subject_type": "admin-token", "limit": 1})
     values: dict[str, Any] = {
         "tokens": await call.ask("/admin-tokens", query),
+        "sessions": await call.ask("/sessions", {"limit": SESSIONS_SHOWN}),
+        "own": call.session.id,
         "changes": changes.data,
         "problems": problems,
         "form": NOTHING_TYPED if problems is NONE else Typed(call.form),

@@ -87,6 +87,7 @@ PAGES: tuple[PageRoute, ...] = (
     PageRoute("POST", "/access", "admin", access.issue),
     PageRoute("GET", "/access/{id}/revoke", "admin", access.confirm_revoke),
     PageRoute("POST", "/access/{id}/revoke", "admin", access.revoke),
+    PageRoute("POST", "/access/sessions/{id}/end", "admin", access.end_session),
     PageRoute("GET", "/audit", "viewer", audit.show),
     PageRoute("GET", "/connect", "viewer", connect.show),
 )
