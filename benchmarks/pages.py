@@ -124,6 +124,7 @@ def main(arguments: Sequence[str]) -> None:
         address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(address, autocommit=True) as connection:
             _fill(connection, sizes)
+        asyncio.run(rows.sum_days(url))
         print(f"{'':<44}{'p50 ms':>9}{'max ms':>9}{'reads':>7}")
         wanted = [path for path in PAGES if path.startswith(options.only)]
         found = asyncio.run(measure(url, wanted, options.times))

@@ -60,18 +60,17 @@ def stacked(
     sums: Mapping[date, int],
     top: Sequence[tuple[str, Mapping[date, int]]],
     other: str,
-    links: Mapping[str, str] | None = None,
+    links: Sequence[str | None] = (),
 ) -> Chart:
-    """`sums` is what was spent each day by all, `top` what the largest names did; the difference is `other`."""
+    """`sums` is what was spent each day by all, `top` what the largest names did; the difference is `other`.
+
+    `links` are the pages of the names, in their order.
+    """
     layers = [
-        _layer(name, f"s{at + 1}", [found.get(day, 0) for day in days])
-        for at, (name, found) in enumerate(top)
-    ]
-    layers = [
-        Layer(
-            name=one.name, tone=one.tone, values=one.values, total=one.total, link=(links or {}).get(one.name)
+        _layer(
+            name, f"s{at + 1}", [found.get(day, 0) for day in days], links[at] if at < len(links) else None
         )
-        for one in layers
+        for at, (name, found) in enumerate(top)
     ]
     rest = [sums.get(day, 0) - sum(layer.values[at] for layer in layers) for at, day in enumerate(days)]
     if any(rest):
@@ -97,5 +96,5 @@ def projected(spent: Mapping[date, int], today: date, days_in_month: int) -> int
     return so_far - today_spent + max(today_spent, each) + each * (days_in_month - today.day)
 
 
-def _layer(name: str, tone: str, values: Sequence[int]) -> Layer:
-    return Layer(name=name, tone=tone, values=tuple(values), total=sum(values))
+def _layer(name: str, tone: str, values: Sequence[int], link: str | None = None) -> Layer:
+    return Layer(name=name, tone=tone, values=tuple(values), total=sum(values), link=link)

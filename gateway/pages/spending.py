@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Literal
@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.access import team_keys
-from gateway.credits import usage
-from gateway.credits.usage import Dimension, Range, Row
+from gateway.credits.daily import Daily, Largest, daily
+from gateway.credits.usage import Range
 from gateway.pages.chart import LAYERS, Chart, days_between, stacked
 from gateway.pages.display import Text
 
@@ -79,51 +79,42 @@ async def chart(
     text: Text,
     team: UUID | None = None,
     links: Links | None = None,
-    sums: Mapping[date, int] | None = None,
 ) -> Chart:
-    """The stacked days: three reads of usage, and one of the keys' names where keys are the layers.
-
-    `sums` is what was spent each day, in micro-credits, where the caller has read it already.
-    """
+    """The stacked days: one read of usage, and one of the keys' names where keys are the layers."""
     span = Range(start=which.start, end=which.end)
-    totals = await usage.statement(connection, span, [which.by], team)
-    largest = sorted(totals.rows, key=lambda row: row.sums.credits, reverse=True)[:LAYERS]
-    if sums is None:
-        found_days = await usage.statement(connection, span, ["day"], team)
-        sums = {row.names["day"]: row.sums.credits for row in found_days.rows}
-    days = which.days(sums)
-    names = [_ident(row, which.by) for row in largest if row.sums.credits]
-    if not names:
-        return stacked(days, sums, [], text("Other"))
-    each = await usage.statement(connection, span, [which.by, "day"], team, only=(which.by, names))
-    found: dict[object, dict[date, int]] = {}
-    for row in each.rows:
-        found.setdefault(_ident(row, which.by), {})[row.names["day"]] = row.sums.credits
-    called = await _called(connection, largest, which.by, of_one_team=team is not None)
-    top = [(called[name], found.get(name, {})) for name in names]
-    pages: dict[str, str] = {}
-    if links is not None:
-        slugs = {row.names["team_id"]: row.names["team"] for row in largest} if which.by == "team" else {}
-        pages = {called[name]: links(which.by, slugs.get(name, str(name))) for name in names}
-    return stacked(days, sums, top, text("Other"), pages)
+    found = await daily(connection, span, which.by, LAYERS, team_id=team)
+    return await drawn(connection, which, found, text, links, of_one_team=team is not None)
 
 
-def _ident(row: Row, by: Dimension) -> object:
-    return row.names["team_id"] if by == "team" else row.names[by]
+async def drawn(
+    connection: AsyncConnection,
+    which: Wanted,
+    found: Daily,
+    text: Text,
+    links: Links | None = None,
+    *,
+    of_one_team: bool = False,
+) -> Chart:
+    """The chart of days that were read already, of which there may be more than it shows."""
+    sums = {day: one.credits for day, one in found.days.items()}
+    called = await _called(connection, found.largest, which.by, of_one_team=of_one_team)
+    return stacked(
+        which.days(sums),
+        sums,
+        [(called.get(one.name, one.name), one.credits) for one in found.largest],
+        text("Other"),
+        [None if links is None else links(which.by, one.name) for one in found.largest],
+    )
 
 
 async def _called(
-    connection: AsyncConnection, rows: list[Row], by: Grouping, *, of_one_team: bool
-) -> dict[object, str]:
-    """What each row is called; keys of one team may share a name, so their last four go with it."""
-    if by == "team":
-        return {row.names["team_id"]: row.names["team"] for row in rows}
-    if by == "model":
-        return {row.names["model"]: row.names["model"] for row in rows}
-    keys = await team_keys.by_ids(connection, {row.names["key"] for row in rows})
-    if of_one_team:
-        return {key.id: f"{key.name} …{key.last4}" for key in keys.values()}
-    return {key.id: f"{key.team} / {key.name} …{key.last4}" for key in keys.values()}
+    connection: AsyncConnection, found: Sequence[Largest], by: Grouping, *, of_one_team: bool
+) -> dict[str, str]:
+    """What keys are called; those of one team may share a name, so their last four go with it."""
+    if by != "key":
+        return {}
+    keys = (await team_keys.by_ids(connection, {one.name for one in found})).values()
+    return {key.id: f"{'' if of_one_team else f'{key.team} / '}{key.name} …{key.last4}" for key in keys}
 
 
 def _day(text: str | None) -> date | None:

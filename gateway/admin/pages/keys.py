@@ -123,9 +123,7 @@ async def page(call: PageCall, wrong: str = "", problems: Problems = NONE) -> Ht
     month = Range(start=today.replace(day=1), end=today + timedelta(days=2))
     async with call.dashboard.api.database.autocommit() as connection:
         standings = await standing.of_key(connection, key.team_id, key.id)
-        spent = await usage.statement(
-            connection, month, ["key", "model"], key.team_id, only=("key", [key.id])
-        )
+        spent = await usage.statement(connection, month, ["key", "model"], key.team_id, only_keys=[key.id])
     missing = [name for name in PERIODS if name not in {quota.period for quota in quotas}]
     values: dict[str, Any] = {
         "key": key,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import calendar
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -16,11 +16,12 @@ from gateway.admin.pages.page import Html, PageCall
 from gateway.admin.pages.spending import Wanted
 from gateway.alerts import records
 from gateway.alerts.records import Alert
-from gateway.credits import overview, usage
+from gateway.credits import overview
 from gateway.credits.amount import to_decimal
-from gateway.credits.usage import Range, Row, Sums
+from gateway.credits.daily import Daily, daily
+from gateway.credits.usage import Range, Sums
 from gateway.db.paging import PageOf
-from gateway.pages.chart import projected
+from gateway.pages.chart import LAYERS, projected
 from gateway.pool import upstream_keys
 from gateway.tasks import listing as tasks
 from gateway.tasks.listing import TaskFilter
@@ -54,9 +55,8 @@ async def show(call: PageCall) -> Html:
     now = call.view.now
     which = spending.wanted(call.query, now)
     async with call.dashboard.api.database.autocommit() as connection:
-        days = await _days(connection, which)
-        spent = {row.names["day"]: row.sums.credits for row in days}
-        chart = await spending.chart(connection, which, call.text, sums=spent)
+        found = await _found(connection, which)
+        chart = await spending.drawn(connection, which, found, call.text)
         held, holds = await overview.held_now(connection)
         quotas = await overview.fullest_quotas(connection, QUOTAS_SHOWN)
         alerts = await records.page(connection, "open", PageOf(ALERTS_READ))
@@ -65,7 +65,7 @@ async def show(call: PageCall) -> Html:
     values: dict[str, Any] = {
         "which": which,
         "chart": chart,
-        "month": _month(days, which.today),
+        "month": _month(found.days, which.today),
         "held": to_decimal(held),
         "holds": holds,
         "quotas": quotas,
@@ -99,25 +99,22 @@ def place_of(alert: Alert | AlertAnswer) -> str:
     return PLACES.get(alert.kind, "/admin/alerts")
 
 
-async def _days(connection: AsyncConnection, which: Wanted) -> Sequence[Row]:
-    """What every day has cost, of the range that is shown and of this month."""
+async def _found(connection: AsyncConnection, which: Wanted) -> Daily:
+    """What every day has cost, of the range that is shown and of this month, and who spent most in that range."""
     start = min(which.start, which.today.replace(day=1))
     span = Range(start=start, end=max(which.end, which.today + timedelta(days=2)))
-    return (await usage.statement(connection, span, ["day"])).rows
+    return await daily(connection, span, which.by, LAYERS, ranked=Range(start=which.start, end=which.end))
 
 
-def _month(days: Sequence[Row], today: date) -> dict[str, Any]:
+def _month(days: Mapping[date, Sums], today: date) -> dict[str, Any]:
     first = today.replace(day=1)
-    rows = [row for row in days if row.names["day"] >= first]
-    sums = Sums()
-    for row in rows:
-        sums = sums.plus(row.sums)
-    spent = {row.names["day"]: row.sums.credits for row in rows}
+    month = {day: sums for day, sums in days.items() if day >= first}
+    spent = {day: sums.credits for day, sums in month.items()}
     ahead = projected(spent, today, calendar.monthrange(today.year, today.month)[1])
     return {
         "today": to_decimal(spent.get(today, 0)),
-        "so_far": to_decimal(sums.credits),
-        "requests": sums.requests,
-        "failed": sums.failed,
+        "so_far": to_decimal(sum(spent.values())),
+        "requests": sum(sums.requests for sums in month.values()),
+        "failed": sum(sums.failed for sums in month.values()),
         "projected": None if ahead is None else to_decimal(ahead),
     }

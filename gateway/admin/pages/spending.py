@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import date
 from urllib.parse import quote
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.credits.daily import Daily
 from gateway.pages import spending
 from gateway.pages.chart import Chart
 from gateway.pages.display import Text
 from gateway.pages.spending import GROUPINGS, Grouping, Wanted, wanted
 
-__all__ = ["GROUPINGS", "Grouping", "Wanted", "chart", "wanted"]
+__all__ = ["GROUPINGS", "Grouping", "Wanted", "chart", "drawn", "wanted"]
 
 
-async def chart(
-    connection: AsyncConnection,
-    which: Wanted,
-    text: Text,
-    team: UUID | None = None,
-    sums: Mapping[date, int] | None = None,
-) -> Chart:
+async def chart(connection: AsyncConnection, which: Wanted, text: Text, team: UUID | None = None) -> Chart:
     """The chart of `gateway.pages.spending`, with links."""
-    return await spending.chart(connection, which, text, team, page_of, sums)
+    return await spending.chart(connection, which, text, team, page_of)
+
+
+async def drawn(connection: AsyncConnection, which: Wanted, found: Daily, text: Text) -> Chart:
+    """The same, of days that were read already."""
+    return await spending.drawn(connection, which, found, text, page_of)
 
 
 def page_of(by: Grouping, name: str) -> str:

@@ -26,9 +26,7 @@ def test_layers_add_up_to_each_day(top: list[dict[date, int]], rest: dict[date, 
 
 
 def test_what_is_drawn_is_exact_and_may_add_up() -> None:
-    chart = stacked(
-        DAYS, {DAYS[0]: 1, DAYS[2]: 2_500_000}, [("a", {DAYS[2]: 2_500_000})], "Other", {"a": "/a"}
-    )
+    chart = stacked(DAYS, {DAYS[0]: 1, DAYS[2]: 2_500_000}, [("a", {DAYS[2]: 2_500_000})], "Other", ["/a"])
     plain, summed = chart.document(cumulative=False), chart.document(cumulative=True)
     assert plain["series"][0]["values"] == ["0", "0", "2.5", "0", "0"]
     assert summed["series"][0]["values"] == ["0", "0", "2.5", "2.5", "2.5"]
