@@ -38,22 +38,16 @@ class QuotaFill:
         return Decimal(used) / self.limit if self.limit else Decimal(1)
 
     def runs_out(self, now: datetime) -> datetime | None:
-        """When it will be full if spending goes on as in this period; None before the period ends, or too early to
-        say."""
-        elapsed = (now - self.starts_at).total_seconds()
+        """When it will be full if spending goes on as in this period. None if not before the period ends, when it is
+        too early to say, and for a total, which began before anybody spent."""
         left = self.limit - self.settled - self.held
-        if left <= 0 or self.settled <= 0 or elapsed <= 0:
+        elapsed = (now - self.starts_at).total_seconds()
+        if self.ends_at is None or left <= 0 or self.settled <= 0 or elapsed <= 0:
             return None
-        if (
-            self.ends_at is not None
-            and elapsed * FIRST_TENTH < (self.ends_at - self.starts_at).total_seconds()
-        ):
+        if elapsed * FIRST_TENTH < (self.ends_at - self.starts_at).total_seconds():
             return None
         seconds = left * elapsed / self.settled
-        if seconds > 10 * 365 * 86_400:
-            return None
-        when = now + timedelta(seconds=seconds)
-        return when if self.ends_at is None or when < self.ends_at else None
+        return now + timedelta(seconds=seconds) if seconds < (self.ends_at - now).total_seconds() else None
 
 
 async def fullest_quotas(connection: AsyncConnection, limit: int) -> list[QuotaFill]:
@@ -62,10 +56,17 @@ async def fullest_quotas(connection: AsyncConnection, limit: int) -> list[QuotaF
     return [QuotaFill(**row._mapping) for row in rows]
 
 
-async def held_now(connection: AsyncConnection) -> tuple[int, int]:
-    """The micro-credits of holds that have not ended, and how many they are."""
-    row = (await connection.execute(_HELD)).one()
-    return int(row.held), int(row.number)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldNow:
+    """The micro-credits of all holds that have not ended; how many are under way, and how many are unknown."""
+
+    micro: int
+    held: int
+    unknown: int
+
+
+async def held_now(connection: AsyncConnection) -> HeldNow:
+    return HeldNow(**(await connection.execute(_HELD)).one()._mapping)
 
 
 # Counters are found by their end. One that has ended hides none: a quota's newest counter counts.
@@ -85,5 +86,7 @@ LIMIT :limit
 """)
 
 _HELD = text("""
-SELECT coalesce(sum(quote), 0)::bigint AS held, count(*) AS number FROM holds WHERE state IN ('held', 'unknown')
+SELECT coalesce(sum(quote), 0)::bigint AS micro, count(*) FILTER (WHERE state = 'held') AS held,
+       count(*) FILTER (WHERE state = 'unknown') AS unknown
+FROM holds WHERE state IN ('held', 'unknown')
 """)

@@ -216,11 +216,16 @@ def csv_text(found: Statement) -> str:
     """The statement as CSV with a line of names first and the totals last; credits as exact decimal text."""
     names = [column for name in found.by for column in (("team", "team_id") if name == "team" else (name,))]
     lines: list[list[object]] = [[*names, *_SUMS]]
-    lines += [[*(row.names[name] for name in names), *_numbers(row.sums)] for row in found.rows]
+    lines += [[*(inert(str(row.names[name])) for name in names), *_numbers(row.sums)] for row in found.rows]
     lines.append(["total", *("" for _ in names[1:]), *_numbers(found.totals)])
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()
+
+
+def inert(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: clients choose the names of models."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def _numbers(sums: Sums) -> list[object]:

@@ -90,10 +90,10 @@ def projected(spent: Mapping[date, int], today: date, days_in_month: int) -> int
     ]
     if not whole:
         return None
-    so_far = sum(amount for day, amount in spent.items() if day <= today)
-    today_spent = spent.get(today, 0)
     each = sum(whole) // len(whole)
-    return so_far - today_spent + max(today_spent, each) + each * (days_in_month - today.day)
+    so_far = sum(amount for day, amount in spent.items() if day < today)
+    ahead = [date(today.year, today.month, day) for day in range(today.day, days_in_month + 1)]
+    return so_far + sum(max(spent.get(day, 0), each) for day in ahead)
 
 
 def _layer(name: str, tone: str, values: Sequence[int], link: str | None = None) -> Layer:

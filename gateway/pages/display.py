@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 from gateway.credits.amount import to_decimal
 
@@ -29,7 +29,7 @@ def micro(value: int | None) -> str:
 
 def whole(value: Decimal | int) -> str:
     """`12,346`: rounded, for large figures with the exact amount beside them."""
-    return f"{Decimal(value).quantize(Decimal(1)):,}"
+    return f"{Decimal(value).quantize(Decimal(1), ROUND_HALF_UP):,}"
 
 
 def count(value: int | None) -> str:
@@ -41,7 +41,7 @@ def percent(share: float | Decimal | None) -> str:
     """A share of one as `97 %`; small ones keep a digit, and only a whole one is 100 %."""
     if share is None:
         return "–"
-    hundred = float(share) * 100
+    hundred = Decimal(str(share)) * 100
     if 0 < hundred < 10:
         return f"{hundred:.1f} %"
     return f"{int(hundred)} %" if hundred < 100 else f"{hundred:.0f} %"

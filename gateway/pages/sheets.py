@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.credits.amount import from_decimal, to_text
+from gateway.credits.usage import inert
 
 MOST_LINES = 20_000
 Column = tuple[str, Callable[[Any], object]]  # its name, and its value in a row
@@ -45,5 +46,4 @@ def _plain(cell: object) -> object:
         return "true" if cell else "false"
     if isinstance(cell, tuple | list):
         cell = " ".join(str(part) for part in cell)
-    text = str(cell)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return inert(str(cell))

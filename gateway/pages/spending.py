@@ -62,6 +62,7 @@ def wanted(query: Mapping[str, str], now: datetime, by: Grouping = "team", zone:
             start, end = max(end - timedelta(days=30), date.min), end
     else:
         name = "month"
+        end = min(end, next_month(today))
     grouping = next((one for one in GROUPINGS if one == query.get("by")), by)
     return Wanted(
         start=start,
@@ -71,6 +72,17 @@ def wanted(query: Mapping[str, str], now: datetime, by: Grouping = "team", zone:
         cumulative=query.get("cumulative") == "1",
         today=today,
     )
+
+
+def this_month(now: datetime) -> Range:
+    """This month in UTC, to the end of the day of the teams whose day is the latest, each day being a team's own."""
+    today, latest = now.astimezone(UTC).date(), (now + LATEST_ZONE).astimezone(UTC).date()
+    return Range(start=today.replace(day=1), end=min(latest + timedelta(days=1), next_month(today)))
+
+
+def next_month(day: date) -> date:
+    """The first day of the month after a day's."""
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 async def chart(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Any
 
 from gateway.admin.api.answers import KeyAnswer
-from gateway.admin.pages import filters, tables
+from gateway.admin.pages import filters, spending, tables
 from gateway.admin.pages.given import NONE, Kind, Problems, Typed, body_of, problems_of
 from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.admin.pages.teams import quotas_of
 from gateway.credits import standing, usage
 from gateway.credits.quotas import PERIODS
-from gateway.credits.usage import Range
 from gateway.errors import GatewayError
 
 FILTERS = ("team", "state")
@@ -119,8 +117,7 @@ async def page(call: PageCall, wrong: str = "", problems: Problems = NONE) -> Ht
     quotas = (await call.ask("/keys/{id}/quotas", id=key.id)).data
     requests = await call.ask("/requests", {"key": key.id, "limit": LATEST})
     changes = await call.ask("/audit", {"subject_type": "key", "subject_id": key.id, "limit": 1})
-    today = call.view.now.astimezone(UTC).date()
-    month = Range(start=today.replace(day=1), end=today + timedelta(days=2))
+    month = spending.this_month(call.view.now)
     async with call.dashboard.api.database.autocommit() as connection:
         standings = await standing.of_key(connection, key.team_id, key.id)
         spent = await usage.statement(connection, month, ["key", "model"], key.team_id, only_keys=[key.id])

@@ -57,7 +57,7 @@ async def show(call: PageCall) -> Html:
     async with call.dashboard.api.database.autocommit() as connection:
         found = await _found(connection, which)
         chart = await spending.drawn(connection, which, found, call.text)
-        held, holds = await overview.held_now(connection)
+        held = await overview.held_now(connection)
         quotas = await overview.fullest_quotas(connection, QUOTAS_SHOWN)
         alerts = await records.page(connection, "open", PageOf(ALERTS_READ))
         running = await tasks.page(connection, TaskFilter(ended=False), PageOf(TASKS_SHOWN))
@@ -66,8 +66,9 @@ async def show(call: PageCall) -> Html:
         "which": which,
         "chart": chart,
         "month": _month(found.days, which.today),
-        "held": to_decimal(held),
-        "holds": holds,
+        "held": to_decimal(held.micro),
+        "holds": held.held,
+        "unknown": held.unknown,
         "quotas": quotas,
         "attention": attention(alerts.items)[:ATTENTION_SHOWN],
         "more_alerts": len(attention(alerts.items)) > ATTENTION_SHOWN or alerts.next is not None,
@@ -107,8 +108,8 @@ async def _found(connection: AsyncConnection, which: Wanted) -> Daily:
 
 
 def _month(days: Mapping[date, Sums], today: date) -> dict[str, Any]:
-    first = today.replace(day=1)
-    month = {day: sums for day, sums in days.items() if day >= first}
+    first, after = today.replace(day=1), spending.next_month(today)
+    month = {day: sums for day, sums in days.items() if first <= day < after}
     spent = {day: sums.credits for day, sums in month.items()}
     ahead = projected(spent, today, calendar.monthrange(today.year, today.month)[1])
     return {

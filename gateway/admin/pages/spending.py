@@ -11,9 +11,9 @@ from gateway.credits.daily import Daily
 from gateway.pages import spending
 from gateway.pages.chart import Chart
 from gateway.pages.display import Text
-from gateway.pages.spending import GROUPINGS, Grouping, Wanted, wanted
+from gateway.pages.spending import GROUPINGS, Grouping, Wanted, next_month, this_month, wanted
 
-__all__ = ["GROUPINGS", "Grouping", "Wanted", "chart", "drawn", "wanted"]
+__all__ = ["GROUPINGS", "Grouping", "Wanted", "chart", "drawn", "next_month", "this_month", "wanted"]
 
 
 async def chart(connection: AsyncConnection, which: Wanted, text: Text, team: UUID | None = None) -> Chart:

@@ -11,15 +11,25 @@ from gateway.admin.pages.page import Download, PageCall
 from gateway.db.paging import LARGEST_LIMIT
 from gateway.pages.sheets import MOST_LINES, Column, text_of
 
-__all__ = ["Column", "download", "text_of"]
+__all__ = ["Column", "download", "everything", "file", "text_of"]
 
 
 async def download(
     call: PageCall, name: str, path: str, query: Mapping[str, str], columns: Sequence[Column], **params: str
 ) -> Download:
-    """The list that the admin API answers at `path`, from its beginning to its end.
+    """The list that the admin API answers at `path`, from its beginning to its end, as a file."""
+    return file(call, name, await everything(call, path, query, **params), columns)
 
-    GatewayError 400 when it has more than MOST_LINES rows: a file that silently stops would not add up.
+
+def file(call: PageCall, name: str, rows: Sequence[Any], columns: Sequence[Column]) -> Download:
+    """The rows under this name and today's date."""
+    return Download(f"{name}-{call.view.now.astimezone(UTC).date().isoformat()}.csv", text_of(rows, columns))
+
+
+async def everything(call: PageCall, path: str, query: Mapping[str, str], **params: str) -> list[Any]:
+    """All rows of a list of the admin API.
+
+    GatewayError 400 when there are more than MOST_LINES: a file that silently stops would not add up.
     """
     rows: list[Any] = []
     after: str | None = None
@@ -28,7 +38,7 @@ async def download(
         found = await call.ask(path, page, **params)
         rows += found.data
         if found.next is None:
-            break
+            return rows
         if len(rows) >= MOST_LINES:
             raise errors.bad_request(
                 call.text(
@@ -38,4 +48,3 @@ async def download(
                 "invalid_fields",
             )
         after = found.next
-    return Download(f"{name}-{call.view.now.astimezone(UTC).date().isoformat()}.csv", text_of(rows, columns))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +12,6 @@ from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.credits import standing, usage
 from gateway.credits.quotas import PERIODS
 from gateway.credits.standing import Standing
-from gateway.credits.usage import Range
 from gateway.errors import GatewayError
 
 SETTINGS: dict[str, Kind] = {
@@ -39,8 +37,7 @@ async def listing(call: PageCall) -> Answer:
     query = {name: call.query[name] for name in ("after",) if name in call.query}
     if call.query.get("format") == "csv":
         return await tables.download(call, "teams", "/teams", {}, _COLUMNS)
-    now = call.view.now.astimezone(UTC).date()
-    month = Range(start=now.replace(day=1), end=now + timedelta(days=2))
+    month = spending.this_month(call.view.now)
     async with call.dashboard.api.database.autocommit() as connection:
         found = await usage.statement(connection, month, ["team"])
     spent = {row.names["team_id"]: row.sums.credits for row in found.rows}

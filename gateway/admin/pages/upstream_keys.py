@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -177,6 +178,18 @@ def _removal(key: UpstreamKeyAnswer, *, wrong: bool = False, force: bool = False
     return Html(template="upstream_key_remove.html", values=values, status=400 if wrong or refused else 200)
 
 
+class Gone:
+    """A line of the file for a key that was removed: what went through it still counts."""
+
+    state = "removed"
+
+    def __init__(self, ident: UUID) -> None:
+        self.id = ident
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
 async def _csv(call: PageCall) -> Answer:
     served = await _served(call)
 
@@ -187,7 +200,9 @@ async def _csv(call: PageCall) -> Answer:
         ]
 
     columns = [*_COLUMNS, *(column for at in range(len(SPANS)) for column in through(at))]
-    return await tables.download(call, "upstream-keys", "/upstream-keys", {}, columns)
+    keys = await tables.everything(call, "/upstream-keys", {})
+    gone = [Gone(ident) for ident in sorted(set(served) - {key.id for key in keys})]
+    return tables.file(call, "upstream-keys", [*keys, *gone], columns)
 
 
 async def _served(call: PageCall) -> Mapping[UUID, tuple[Through, ...]]:
@@ -196,16 +211,21 @@ async def _served(call: PageCall) -> Mapping[UUID, tuple[Through, ...]]:
 
 
 _COLUMNS: list[tables.Column] = [
-    ("label", lambda key: key.label),
-    ("id", lambda key: key.id),
-    ("account", lambda key: key.account),
-    ("last4", lambda key: key.last4),
-    ("state", lambda key: key.state),
-    ("state_reason", lambda key: key.state_reason),
-    ("rest_reason", lambda key: key.rest_reason),
-    ("paid_rests_until", lambda key: key.paid_rests_until),
-    ("reads_rest_until", lambda key: key.reads_rest_until),
-    ("weight", lambda key: key.weight),
-    ("max_in_flight", lambda key: key.max_in_flight),
-    ("created_at", lambda key: key.created_at),
+    *(
+        (name, operator.attrgetter(name))
+        for name in (
+            "label",
+            "id",
+            "account",
+            "last4",
+            "state",
+            "state_reason",
+            "rest_reason",
+            "paid_rests_until",
+            "reads_rest_until",
+            "weight",
+            "max_in_flight",
+            "created_at",
+        )
+    )
 ]

@@ -18,7 +18,7 @@ from gateway.admin.pages.given import NONE, Problems, problems_of
 from gateway.admin.pages.page import Answer, Download, Html, PageCall
 from gateway.credits.usage import DIMENSIONS, Dimension
 from gateway.errors import GatewayError
-from gateway.pages.spending import LONGEST, RANGES, Wanted
+from gateway.pages.spending import LATEST_ZONE, LONGEST, RANGES, Wanted, next_month
 
 SHOWN = 500
 NAMED = (*RANGES, "month", "last-month")
@@ -42,7 +42,8 @@ class Asked:
 
 
 async def show(call: PageCall) -> Answer:
-    asked = asked_for(call.query, call.view.now.astimezone(UTC).date())
+    now = call.view.now.astimezone(UTC)
+    asked = asked_for(call.query, now.date(), (now + LATEST_ZONE).date())
     try:
         if call.query.get("format") == "csv":
             file: CsvAnswer = await call.ask("/usage", {**asked.query, "format": "csv"})
@@ -58,21 +59,24 @@ async def show(call: PageCall) -> Answer:
     return Html(template="usage.html", values=values | await _chart(call, asked))
 
 
-def asked_for(query: Mapping[str, str], today: date) -> Asked:
-    """Range, groups and team of an address; groups come as `by=team,model` or as ticks `by_team`, `by_model`."""
+def asked_for(query: Mapping[str, str], today: date, latest: date | None = None) -> Asked:
+    """Range, groups and team of an address; groups come as `by=team,model` or as ticks `by_team`, `by_model`.
+
+    `latest` is the day of the teams that are furthest ahead of UTC: ranges up to now end with it.
+    """
     listed = query.get("by", "").split(",")
     by = tuple(one for one in DIMENSIONS if f"by_{one}" in query or one in listed) or ("team",)
     name = query.get("range", "custom" if "from" in query or "to" in query else "month")
-    tomorrow, first = today + timedelta(days=1), today.replace(day=1)
-    start, end = first.isoformat(), tomorrow.isoformat()
+    first, beyond = today.replace(day=1), (latest or today) + timedelta(days=1)
+    start, end = first.isoformat(), beyond.isoformat()
     if name in RANGES:
-        start = (tomorrow - timedelta(days=RANGES[name])).isoformat()
+        start = (today - timedelta(days=RANGES[name] - 1)).isoformat()
     elif name == "last-month":
         start, end = (first - timedelta(days=1)).replace(day=1).isoformat(), first.isoformat()
     elif name == "custom":
         start, end = query.get("from", start), query.get("to", end)
     else:
-        name = "month"
+        name, end = "month", min(beyond, next_month(today)).isoformat()
     return Asked(range=name, start=start, end=end, by=by, team=query.get("team", ""))
 
 

@@ -46,3 +46,5 @@ def test_a_month_is_projected_from_its_last_seven_whole_days() -> None:
         "nothing is known on the first day"
     )
     assert projected({}, date(2026, 11, 9), 30) == 0
+    ahead = {date(2026, 11, 22): 0, date(2026, 11, 23): 56}
+    assert projected(ahead, date(2026, 11, 22), 30) == 56, "where tomorrow has begun, it counts"
