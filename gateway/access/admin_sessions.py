@@ -73,8 +73,8 @@ class AdminSessions:
             )
         return value
 
-    async def find(self, value: str) -> Session | None:
-        """The living session behind a cookie's value, None when there is none; notes that it was seen."""
+    async def find(self, value: str, *, seen: bool = True) -> Session | None:
+        """The living session behind a cookie's value, None when there is none; notes that it was `seen`."""
         if not _VALUE.fullmatch(value):
             return None
         query = (
@@ -84,7 +84,7 @@ class AdminSessions:
         )
         # A seldom noted request must not let a short idle time run out.
         noted_every = min(SEEN_IS_NOTED_EVERY, timedelta(seconds=self._rules.idle / 4))
-        seen = (
+        note = (
             admin_sessions.update()
             .where(_ROW.digest == _digest(value), self._rules.alive(), _ROW.last_seen_at < NOW - noted_every)
             .values(last_seen_at=NOW)
@@ -93,7 +93,8 @@ class AdminSessions:
             row = (await connection.execute(query)).one_or_none()
             if row is None:
                 return None
-            await connection.execute(seen)
+            if seen:
+                await connection.execute(note)
         return Session(row.id, row.subject, row.role, row.name, row.created_at)
 
     async def end(self, value: str) -> bool:

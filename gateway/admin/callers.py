@@ -35,10 +35,10 @@ class Callers(Browsers):
             raise errors.unauthenticated_admin()
         return session.principal
 
-    async def session(self, request: HTTPConnection) -> Session | None:
-        """The living session of this browser."""
+    async def session(self, request: HTTPConnection, *, seen: bool = True) -> Session | None:
+        """The living session of this browser; unless it was `seen`, its idle time goes on."""
         value = self.cookie(request)
-        return None if value is None else await self.sessions.find(value)
+        return None if value is None else await self.sessions.find(value, seen=seen)
 
     def cookie(self, request: HTTPConnection) -> str | None:
         """The session cookie as it was sent, alive or not."""

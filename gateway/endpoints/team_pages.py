@@ -138,7 +138,10 @@ async def own_tasks(call: TeamCall) -> Html | Download:
 async def own_requests(call: TeamCall) -> Html | Download:
     """The team's paid calls, newest first: what was quoted, and what was charged."""
     state = next((one for one in STATES if one == call.query.get("state")), None)
-    narrow = HoldFilter(team_id=call.who.team_id, state=state, model=call.query.get("model"))
+    model = call.query.get("model")
+    if model is not None and not model.isprintable():
+        raise errors.bad_request("model: must be text without control characters", "invalid_fields")
+    narrow = HoldFilter(team_id=call.who.team_id, state=state, model=model)
     async with call.database.autocommit() as connection:
         if call.query.get("format") == "csv":
             return await requests_file(connection, narrow, call.view)

@@ -7,7 +7,16 @@ from typing import Any
 from gateway.access import admin_tokens
 from gateway.access.admin_tokens import AdminToken
 from gateway.admin.pages import tables
-from gateway.admin.pages.given import NONE, NOTHING_TYPED, Kind, Problems, Typed, body_of, problems_of
+from gateway.admin.pages.given import (
+    NONE,
+    NOTHING_TYPED,
+    Kind,
+    Problems,
+    Typed,
+    body_of,
+    confirms,
+    problems_of,
+)
 from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.errors import GatewayError
 
@@ -28,7 +37,7 @@ async def issue(call: PageCall) -> Answer:
         token = await call.change("POST", "/admin-tokens", body_of(call.form, NEW))
     except GatewayError as error:
         return await page(call, problems_of(error, NEW))
-    return Html(template="access_issued.html", values={"token": token})
+    return Html(template="access_issued.html", once=True, values={"token": token})
 
 
 async def confirm_revoke(call: PageCall) -> Html:
@@ -37,7 +46,7 @@ async def confirm_revoke(call: PageCall) -> Html:
 
 async def revoke(call: PageCall) -> Answer:
     token = await _find(call)
-    if call.form.get("name") != token.name:
+    if not confirms(call.form, token.name):
         return Html(template="access_revoke.html", values={"token": token, "wrong": True}, status=400)
     await call.change("POST", "/admin-tokens/{id}/revoke", id=str(token.id))
     return Goto(HOME, done="token-revoked")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from gateway.admin.api.answers import AlertAnswer
 from gateway.admin.pages import details, tables
 from gateway.admin.pages.details import Line
-from gateway.admin.pages.given import NONE, NOTHING_TYPED, Problems, Typed, problems_of
+from gateway.admin.pages.given import NONE, NOTHING_TYPED, Problems, Typed, confirms, problems_of
 from gateway.admin.pages.overview import place_of
 from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.alerts import webhooks
@@ -49,7 +49,9 @@ async def add(call: PageCall) -> Answer:
     except GatewayError as error:
         return await page(call, problems_of(error, FIELDS))
     return Html(
-        template="webhook_added.html", values={"webhook": webhook, "host": urlsplit(webhook.url).netloc}
+        template="webhook_added.html",
+        once=True,
+        values={"webhook": webhook, "host": urlsplit(webhook.url).netloc},
     )
 
 
@@ -69,7 +71,7 @@ async def confirm_disable(call: PageCall) -> Html:
 
 async def disable(call: PageCall) -> Answer:
     webhook = await _find(call)
-    if call.form.get("name") != host_of(webhook):
+    if not confirms(call.form, host_of(webhook)):
         return _confirm("webhook_disable.html", webhook, wrong=True)
     await call.change("PATCH", "/webhooks/{id}", {"enabled": False}, id=str(webhook.id))
     return Goto(HOME, done="webhook-disabled")
@@ -81,7 +83,7 @@ async def confirm_remove(call: PageCall) -> Html:
 
 async def remove(call: PageCall) -> Answer:
     webhook = await _find(call)
-    if call.form.get("name") != host_of(webhook):
+    if not confirms(call.form, host_of(webhook)):
         return _confirm("webhook_remove.html", webhook, wrong=True)
     await call.change("DELETE", "/webhooks/{id}", id=str(webhook.id))
     return Goto(HOME, done="webhook-removed")

@@ -52,6 +52,11 @@ def body_of(form: Mapping[str, str], kinds: Mapping[str, Kind]) -> dict[str, Any
     return body
 
 
+def confirms(form: Mapping[str, str], name: str) -> bool:
+    """Whether the name was typed, as a person reads it: browsers show several spaces as one."""
+    return form.get("name", "").split() == name.split()
+
+
 def problems_of(error: GatewayError, names: Iterable[str]) -> Problems:
     """The refusal of a form with fields of these `names`. Of a field within another, such as `quota.limit`, the last
     part counts. Raises the error again when it is about more than what was typed."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.admin.api.answers import KeyAnswer
 from gateway.admin.pages import filters, spending, tables
-from gateway.admin.pages.given import NONE, Kind, Problems, Typed, body_of, problems_of
+from gateway.admin.pages.given import NONE, Kind, Problems, Typed, body_of, confirms, problems_of
 from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.admin.pages.teams import quotas_of
 from gateway.credits import standing, usage
@@ -71,6 +71,9 @@ async def put_quota(call: PageCall) -> Answer:
 
 async def remove_quota(call: PageCall) -> Answer:
     key, period = call.params["id"], call.form.get("period", "")
+    if not confirms(call.form, period):
+        said = call.text("That is not its name; nothing was changed.")
+        return await page(call, f"quota-{period}", Problems(others=(said,)))
     try:
         await call.change("DELETE", "/keys/{id}/quotas/{period}", id=key, period=period)
     except GatewayError as error:
@@ -96,7 +99,9 @@ async def rotate(call: PageCall) -> Answer:
             problems = Problems({"overlap": wanted}, problems.others)
         return _rotating(key, Typed(call.form), problems)
     old = await _key(call)
-    return Html(template="key_rotated.html", values={"key": new, "old": old, "origin": call.origin})
+    return Html(
+        template="key_rotated.html", once=True, values={"key": new, "old": old, "origin": call.origin}
+    )
 
 
 async def ask_revoke(call: PageCall) -> Html:
@@ -105,7 +110,7 @@ async def ask_revoke(call: PageCall) -> Html:
 
 async def revoke(call: PageCall) -> Answer:
     key = await _key(call)
-    if call.form.get("name") != key.name:
+    if not confirms(call.form, key.name):
         return Html(template="key_revoke.html", values={"key": key, "wrong": True}, status=400)
     await call.change("POST", "/keys/{id}/revoke", id=key.id)
     return Goto(f"/admin/keys/{key.id}", done="key-revoked")

@@ -86,6 +86,7 @@ class Html:
     template: str
     values: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    once: bool = False  # it shows a secret nobody can see again: nothing on it leads away by a click
     images_from: Sequence[str] = ()
     live: bool = False
 

@@ -6,10 +6,11 @@ A page never answers JSON: failures become pages that say what to do, and nobody
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, compile_path
 from starlette.types import Receive, Scope, Send
 
 from gateway import errors
@@ -29,6 +30,7 @@ from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 
 PREFIX = "/admin"
+_SHOWN = [compile_path(PREFIX + row.path)[0] for row in PAGES if row.method == "GET"]
 
 
 def page_routes(dashboard: Dashboard, callers: Callers, pages: Pages) -> list[BaseRoute]:
@@ -62,6 +64,7 @@ class PagePath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         view = view_of(request, self._callers.read(request, LOOK_COOKIE), self._dashboard.api.clock.now())
+        view = replace(view, path=page_of(view.path))
         try:
             view, answer = await self._answer(request, view)
         except GatewayError as error:
@@ -76,9 +79,10 @@ class PagePath:
         if row is None:
             raise errors.method_not_allowed(", ".join(sorted(self._rows)))
         self._callers.refuse_cross_site(request.method, request)
-        session = await self._callers.session(request)
+        # A page that asks by itself whether something has changed is nobody at work.
+        session = await self._callers.session(request, seen=not view.fragment)
         if session is None:
-            return view, Goto(sign_in(view if row.method == "GET" else None))
+            return view, Goto(sign_in(view))
         view = signed_in(view, session)
         if row.role == "admin" and session.role != "admin":
             raise errors.forbidden(
@@ -106,9 +110,11 @@ class PagePath:
             name = f'attachment; filename="{answer.name}"'.encode()
             extra = [(b"content-type", b"text/csv; charset=utf-8"), (b"content-disposition", name)]
             body = answer.text.encode()
-            await reply(send, 200, [*extra, (b"cache-control", b"no-store")], body)
+            kept = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+            await reply(send, 200, [*extra, *kept], body)
         else:
-            values = {"notice": notice(view.query.get("done"), view.text), **answer.values}
+            said = notice(view.query.get("done"), view.text) if request.method != "POST" else None
+            values = {"notice": said, "once": answer.once, **answer.values}
             body = self._pages.render(f"admin/{answer.template}", view, **values)
             if answer.live:
                 await send_live(send, request, body)
@@ -132,6 +138,13 @@ async def send_live(send: Send, request: Request, body: bytes) -> None:
         await reply(send, 200, found, b"" if request.method == "HEAD" else body)
 
 
+def page_of(path: str) -> str:
+    """The page that a path belongs to: itself, or for one that only takes forms, the one above it that shows them."""
+    while path != PREFIX and not any(found.fullmatch(path) for found in _SHOWN):
+        path = path.rpartition("/")[0]
+    return path if path != PREFIX else f"{PREFIX}/"
+
+
 def failed(error: GatewayError) -> Html:
     """The page that says what went wrong and what to do."""
     return Html(template="error.html", values={"error": error}, status=error.status)
@@ -149,9 +162,9 @@ def signed_in(view: View, session: Session) -> View:
     )
 
 
-def sign_in(view: View | None) -> str:
+def sign_in(view: View) -> str:
     """The form's address, with the way back to the page that was asked for."""
-    target = next_page(None if view is None else view.address)
+    target = next_page(view.address)
     return "/admin/login" + ("" if target == next_page(None) else f"?next={quote(target, safe='/')}")
 
 

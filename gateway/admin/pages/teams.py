@@ -7,7 +7,16 @@ from typing import Any
 
 from gateway.admin.api.answers import QuotaAnswer, TeamAnswer
 from gateway.admin.pages import spending, tables
-from gateway.admin.pages.given import NONE, NOTHING_TYPED, Kind, Problems, Typed, body_of, problems_of
+from gateway.admin.pages.given import (
+    NONE,
+    NOTHING_TYPED,
+    Kind,
+    Problems,
+    Typed,
+    body_of,
+    confirms,
+    problems_of,
+)
 from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.credits import standing, usage
 from gateway.credits.quotas import PERIODS
@@ -92,6 +101,9 @@ async def put_quota(call: PageCall) -> Answer:
 
 async def remove_quota(call: PageCall) -> Answer:
     period = call.form.get("period", "")
+    if not confirms(call.form, period):
+        said = call.text("That is not its name; nothing was changed.")
+        return await page(call, f"quota-{period}", Problems(others=(said,)))
     try:
         await call.change("DELETE", "/teams/{team}/quotas/{period}", period=period, team=call.params["team"])
     except GatewayError as error:
@@ -107,7 +119,7 @@ async def issue_key(call: PageCall) -> Answer:
         )
     except GatewayError as error:
         return await page(call, "key", problems_of(error, NEW_KEY))
-    return Html(template="key_issued.html", values={"key": key, "origin": call.origin})
+    return Html(template="key_issued.html", once=True, values={"key": key, "origin": call.origin})
 
 
 async def confirm_suspend(call: PageCall) -> Html:
@@ -119,7 +131,7 @@ async def confirm_suspend(call: PageCall) -> Html:
 
 async def suspend(call: PageCall) -> Answer:
     team: TeamAnswer = await call.ask("/teams/{team}", team=call.params["team"])
-    if call.form.get("name") != team.slug:
+    if not confirms(call.form, team.slug):
         return Html(template="team_suspend.html", values={"team": team, "wrong": True}, status=400)
     await call.change("POST", "/teams/{team}/suspend", team=call.params["team"])
     return Goto(f"/admin/teams/{team.slug}", done="team-suspended")

@@ -11,7 +11,16 @@ from uuid import UUID
 
 from gateway.admin.api.answers import UpstreamKeyAnswer
 from gateway.admin.pages import tables
-from gateway.admin.pages.given import NONE, NOTHING_TYPED, Kind, Problems, Typed, body_of, problems_of
+from gateway.admin.pages.given import (
+    NONE,
+    NOTHING_TYPED,
+    Kind,
+    Problems,
+    Typed,
+    body_of,
+    confirms,
+    problems_of,
+)
 from gateway.admin.pages.page import Answer, Goto, Html, PageCall
 from gateway.credits import rollups
 from gateway.credits.amount import to_decimal
@@ -91,7 +100,7 @@ async def confirm_disable(call: PageCall) -> Html:
 
 async def disable(call: PageCall) -> Answer:
     key = await _find(call)
-    if call.form.get("name") != key.label:
+    if not confirms(call.form, key.label):
         return Html(template="upstream_key_disable.html", values={"key": key, "wrong": True}, status=400)
     await call.change("POST", "/upstream-keys/{id}/disable", id=str(key.id))
     return Goto(f"{HOME}/{key.id}", done="upstream-disabled")
@@ -103,7 +112,7 @@ async def confirm_remove(call: PageCall) -> Html:
 
 async def remove(call: PageCall) -> Answer:
     key = await _find(call)
-    if call.form.get("name") != key.label:
+    if not confirms(call.form, key.label):
         return _removal(key, wrong=True, force=call.form.get("force") == "1")
     query = {"force": "true"} if call.form.get("force") == "1" else {}
     try:

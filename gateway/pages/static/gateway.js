@@ -34,11 +34,13 @@ addEventListener("pageshow", () => {
 });
 
 // What ends something for good waits until its name was typed.
+const plain = (text) => text.trim().split(/\s+/).join(" ");
+
 function watchNames() {
   for (const input of document.querySelectorAll("input[data-name]")) {
     const button = input.form.querySelector("button.danger");
     button.dataset.needs = "name";
-    const check = () => { button.disabled = input.value.trim() !== input.dataset.name; };
+    const check = () => { button.disabled = plain(input.value) !== plain(input.dataset.name); };
     input.addEventListener("input", check);
     check();
   }

@@ -62,7 +62,7 @@ async def test_a_key_shows_what_it_spent_and_may(dashboard: Dashboard) -> None:
     await dashboard.done(f"/keys/{ident}/quotas", period="day", limit="5")
     [quota] = (await dashboard.api("GET", f"/keys/{ident}/quotas"))["data"]
     assert (quota["limit"], quota["enforce"]) == (5, False)
-    await dashboard.done(f"/keys/{ident}/quotas/remove", period="day")
+    await dashboard.done(f"/keys/{ident}/quotas/remove", period="day", name="day")
     assert (await dashboard.api("GET", f"/keys/{ident}/quotas"))["data"] == []
 
 

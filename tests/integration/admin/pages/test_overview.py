@@ -53,7 +53,7 @@ async def test_nobody_sees_it_signed_out(dashboard: Dashboard) -> None:
         assert answer.status_code == 303
         assert answer.headers["location"].startswith("/admin/login")
     refused = await stranger.post("/admin/teams/new", data={"name": "x", "kind": "unlimited"})
-    assert (refused.status_code, refused.headers["location"]) == (303, "/admin/login")
+    assert (refused.status_code, refused.headers["location"]) == (303, "/admin/login?next=/admin/teams/new")
 
 
 async def test_its_headers_let_nothing_run_but_our_own(dashboard: Dashboard) -> None:

@@ -57,11 +57,15 @@ async def test_quotas_are_set_in_place(dashboard: Dashboard) -> None:
     await dashboard.done("/teams/quotas/quotas", period="day", limit="3")
     found = {one["period"]: one for one in (await dashboard.api("GET", "/teams/quotas/quotas"))["data"]}
     assert (found["day"]["limit"], found["day"]["enforce"]) == (3, False)
-    wrong = await dashboard.post("/teams/quotas/quotas", period="day", limit="-1", enforce="1")
+    wrong = await dashboard.post("/teams/quotas/quotas", period="day", limit="-1")
     assert wrong.status_code == 400
     assert 'value="-1"' in wrong.text
-    await dashboard.done("/teams/quotas/quotas/remove", period="day")
-    last = await dashboard.post("/teams/quotas/quotas/remove", period="month")
+    assert 'name="enforce" value="1"><label for="enforce-day"' in wrong.text, "what was not ticked stays so"
+    assert 'value="/admin/teams/quotas"' in wrong.text, "language and theme lead back to the page"
+    unnamed = await dashboard.post("/teams/quotas/quotas/remove", period="day")
+    assert unnamed.status_code == 400
+    await dashboard.done("/teams/quotas/quotas/remove", period="day", name="day")
+    last = await dashboard.post("/teams/quotas/quotas/remove", period="month", name="month")
     assert last.status_code == 400
     assert "quota" in text_of(last.text)
     assert len((await dashboard.api("GET", "/teams/quotas/quotas"))["data"]) == 1
@@ -72,6 +76,7 @@ async def test_a_key_is_shown_once(dashboard: Dashboard) -> None:
     answer = await dashboard.post("/teams/keys/keys", name="laptop")
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
+    assert "/gateway/look" not in answer.text, "nothing leads away from what is shown once"
     [key] = (await dashboard.api("GET", "/teams/keys/keys"))["data"]
     assert f"{key['prefix']}_" in answer.text
     later = await dashboard.source("/teams/keys")
@@ -90,6 +95,14 @@ async def test_suspending_asks_for_the_name(dashboard: Dashboard) -> None:
     assert (await dashboard.api("GET", "/teams/suspend-me"))["state"] == "suspended"
     await dashboard.done("/teams/suspend-me/resume")
     assert (await dashboard.api("GET", "/teams/suspend-me"))["state"] == "active"
+
+
+async def test_a_name_is_typed_as_it_is_read(dashboard: Dashboard) -> None:
+    await dashboard.done("/teams/new", name="Spaces", kind="unlimited", time_zone="UTC")
+    await dashboard.post("/teams/spaces/keys", name="a  b")
+    [key] = (await dashboard.api("GET", "/teams/spaces/keys"))["data"]
+    await dashboard.done(f"/keys/{key['id']}/revoke", name="a b")
+    assert (await dashboard.api("GET", f"/keys/{key['id']}"))["state"] == "revoked"
 
 
 async def test_settings_change(dashboard: Dashboard) -> None:
