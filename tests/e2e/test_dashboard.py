@@ -105,8 +105,15 @@ def test_a_team_from_its_first_credit_to_its_revoked_key(here: Rig, browser: Bro
         assert seen.complaints == []
 
 
-@pytest.mark.parametrize("look", ["en.light", "zh.dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "look"),
+    [
+        (390, "zh.dark"),
+        pytest.param(1280, "en.light", marks=pytest.mark.long),
+        pytest.param(1280, "zh.dark", marks=pytest.mark.long),
+        pytest.param(390, "en.light", marks=pytest.mark.long),
+    ],
+)
 def test_every_page_stands_in_the_window(here: Rig, browser: Browser, look: str, width: int) -> None:
     """Nothing complains and nothing is wider than the window."""
     with window(browser, here.gateway.base, width=width, height=844, look=look) as seen:

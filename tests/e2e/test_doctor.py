@@ -84,6 +84,7 @@ def test_a_wrong_master_key(served: Gateway) -> None:
     assert "secrets.master_keys" in checks["upstream key main"]["advice"]
 
 
+@pytest.mark.long
 def test_a_key_that_pixapi_refuses(served: Gateway, pixapi: Process) -> None:
     secret = "sk_revoked_0123456789"
     served.upstream_key(secret, "gone")

@@ -112,6 +112,7 @@ def second_in_folder(data: Path) -> None:
         assert "in use by process" in other.stderr()
 
 
+@pytest.mark.long
 def test_page(data: Path) -> None:
     with started(data) as run:
         page = run.printed_text("Ctrl-C")

@@ -7,6 +7,7 @@ was answered is kept, for `test_chaos` to hold it against the ledger, the sandbo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,6 +27,8 @@ from tests.e2e.data_plane.rig import ASYNC, SYNC, Sandbox, caller, new_secret, o
 from tests.e2e.harness import Gateway, Process
 from tests.faults.proxy import ProxyThread, Target, proxy_thread
 from tests.faults.valkey import OwnValkey, own_valkey
+
+STARTS = 4  # of a process whose Postgres is killed now and then
 
 CLIENTS = 12
 MOST_RETRIES = 3
@@ -178,8 +181,14 @@ class Chaos:
         self.record.killed[process.child.pid] = time.monotonic()
         self.record.logs.append(process.text())
         await asyncio.to_thread(self.second.close)
-        started = harness.beside(self.gateway.environment)
-        self.slots[1] = await asyncio.to_thread(self.second.enter_context, started)
+        self.slots[1] = await asyncio.to_thread(self._started_again)
+
+    def _started_again(self) -> Process:
+        """Started until it runs, as a supervisor does: Postgres may be gone at the very moment it looks."""
+        for _ in range(STARTS - 1):
+            with contextlib.suppress(AssertionError):
+                return self.second.enter_context(harness.beside(self.gateway.environment))
+        return self.second.enter_context(harness.beside(self.gateway.environment))
 
 
 class _Client:

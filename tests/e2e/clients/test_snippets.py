@@ -60,6 +60,7 @@ def test_an_image(stage: Stage, tmp_path: Path, language: Language) -> None:
     assert png_size(fetch(url_in(said))) == (256, 256)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("language", [one for one in RUN_AS if one != "curl"])
 def test_a_task(stage: Stage, tmp_path: Path, language: Language) -> None:
     said = run(language, snippets(language, stage.gateway.base).task, stage, tmp_path)
@@ -79,6 +80,7 @@ def test_a_task_by_curl(stage: Stage, tmp_path: Path) -> None:
     assert png_size(fetch(url_in(said))) == (256, 256)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["image", "task"])
 def test_javascript(stage: Stage, tmp_path: Path, node_modules: Path, what: str) -> None:
     (tmp_path / "node_modules").symlink_to(node_modules)
