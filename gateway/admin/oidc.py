@@ -27,6 +27,7 @@ from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.pages import rendering
 from gateway.pages.forms import see_other
+from gateway.pages.language import N_
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 
@@ -123,7 +124,7 @@ class OidcCallback:
             exchange.failure = error.reason
             result = "limited" if error.status == 429 else "failed"
             waits = [(name.encode(), text.encode()) for name, text in error.headers.items()]
-            page = _RefusedError(error.status, "Not signed in", error.message, result)
+            page = _RefusedError(error.status, N_("Not signed in"), error.message, result)
             await oidc.refuse(send, request, page, target, clear, *waits)
         else:
             self._callers.metrics.sign_ins.labels("signed_in").inc()
@@ -141,7 +142,7 @@ class OidcCallback:
         ):
             raise _RefusedError(
                 400,
-                "This sign-in has expired",
+                N_("This sign-in has expired"),
                 "It was begun more than ten minutes ago, in another tab, or not by this browser. Start again.",
                 "refused",
             )
@@ -156,7 +157,7 @@ class OidcCallback:
             log.warning("sign-in refused", extra={"detail": str(error)})
             await self._attempts.refused(client, number, str(error))
             text = "The provider's answer could not be verified. Start again; the log says what was wrong."
-            raise _RefusedError(401, "Not signed in", text, "refused") from None
+            raise _RefusedError(401, N_("Not signed in"), text, "refused") from None
         except ProviderError as error:
             await self._attempts.give_back(client)
             raise _down(error) from None
@@ -172,7 +173,7 @@ class OidcCallback:
             raise TokenRefusedError("the answer is another provider's")
         if error := given.get("error"):
             word = error[:60] if error.isprintable() else "an error"
-            raise _RefusedError(403, "Not signed in", f"The provider says: {word}.", "refused")
+            raise _RefusedError(403, N_("Not signed in"), f"The provider says: {word}.", "refused")
         if not await self._attempts.use_state(one.secrets.state):
             raise TokenRefusedError("the answer came a second time")
         code = given.getlist("code")
@@ -195,7 +196,7 @@ def _principal(provider: Provider, identity: Identity) -> AdminPrincipal:
         )
         raise _RefusedError(
             403,
-            "No access",
+            N_("No access"),
             f"{identity.name} is signed in at the provider, but in none of the groups that may use this gateway "
             f"({wanted}).",
             "no_role",
@@ -206,4 +207,4 @@ def _principal(provider: Provider, identity: Identity) -> AdminPrincipal:
 def _down(error: ProviderError) -> _RefusedError:
     log.warning("the sign-in provider cannot be used", extra={"detail": str(error)})
     text = "The sign-in provider cannot be reached at the moment. Try again shortly, or sign in with an admin token."
-    return _RefusedError(503, "Single sign-on is not available", text, "unavailable")
+    return _RefusedError(503, N_("Single sign-on is not available"), text, "unavailable")

@@ -17,10 +17,11 @@ from gateway.admin.sign_in_pages import SignInPages
 from gateway.errors import GatewayError
 from gateway.pages import rendering
 from gateway.pages.forms import read_sign_in, see_other
+from gateway.pages.language import N_
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 
-WRONG = "This admin token is unknown or was revoked. Check that it was pasted whole: it begins with pxa_."
+WRONG = N_("This admin token is unknown or was revoked. Check that it was pasted whole: it begins with pxa_.")
 
 
 class Login:

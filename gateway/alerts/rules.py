@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from gateway.alerts.facts import (
@@ -27,9 +27,9 @@ from gateway.alerts.facts import (
     UnknownHolds,
 )
 from gateway.credits.amount import to_text
+from gateway.credits.terms import FIRST_TENTH
 
 BAND = 5  # percentage points below a mark until its alert is resolved
-FIRST_TENTH: Final = 10  # no projection from less than one part in so many of a period
 RESTS_LONG = 10.0  # seconds; what rests shorter is back before anybody has read of it
 LAG_SECONDS = 30.0
 # Seconds for which a reason must be gone until its alert is resolved. Holds come and go with every call, so those of

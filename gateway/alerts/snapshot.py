@@ -14,7 +14,8 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.alerts.facts import CostNews, KeyHealth, OwnFacts, QuotaUse, Snapshot, UnknownHolds
-from gateway.alerts.rules import BAND, FIRST_TENTH
+from gateway.alerts.rules import BAND
+from gateway.credits.terms import FIRST_TENTH
 from gateway.db.tables import upstream_keys
 from gateway.pool.health import OUT_OF_CREDITS, REFUSED, Health, Use
 from gateway.pool.rests import HEALTH, health_of

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Text, cast, func, literal, null, select, union_all
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    Select,
+    Subquery,
+    Text,
+    cast,
+    func,
+    literal,
+    null,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.credits import usage
@@ -47,47 +59,48 @@ async def daily(
     """The days of the range, of one team or of all; `ranked` are the days the largest are found in, if not all."""
     if by == "key":
         return await _of_keys(connection, which, most, ranked or which, team_id)
-    source = usage.rows_within(which, [by, "day"], team_id).subquery()
-    ident = source.c.team_id if by == "team" else source.c.model
-    sums = [cast(func.sum(source.c[name]), BigInteger).label(name) for name in _COUNTED]
-    cells = (
-        select(ident.label("ident"), source.c.day, *sums)
-        .group_by(ident, source.c.day)
-        .cte("cells")
-        .prefix_with("MATERIALIZED")
-    )
-    over = ranked or which
-    spent = func.sum(cells.c.credits).filter(cells.c.day >= over.start, cells.c.day < over.end)
-    top = (
-        select(cells.c.ident, func.row_number().over(order_by=[spent.desc(), cells.c.ident]).label("place"))
-        .group_by(cells.c.ident)
-        .having(spent > 0)
-        .order_by("place")
-        .limit(most)
-        .subquery()
-    )
-    name = cells.c.ident
-    large = select(
-        top.c.place, cast(name, Text).label("name"), cells.c.day, *(cells.c[one] for one in _COUNTED)
-    )
-    large = large.join(top, top.c.ident == name)
-    if by == "team":
-        large = large.join(teams, teams.c.id == name).with_only_columns(
-            top.c.place, teams.c.slug.label("name"), cells.c.day, *(cells.c[one] for one in _COUNTED)
-        )
-    all_of_them = select(
-        literal(0).label("place"),
-        cast(null(), Text).label("name"),
-        cells.c.day,
-        *(cast(func.sum(cells.c[one]), BigInteger).label(one) for one in _COUNTED),
-    ).group_by(cells.c.day)
-    found = (await connection.execute(union_all(all_of_them, large).order_by("place", "day"))).all()
+    cells = _cells(which, by, team_id)
+    top = _top(cells, ranked or which, most)
+    query = union_all(_together(cells), _each(cells, top, by)).order_by("place", "day")
+    found = (await connection.execute(query)).all()
     return Daily(
         days={
             row.day: Sums(**{one: getattr(row, one) for one in _COUNTED}) for row in found if not row.place
         },
         largest=_largest([(row.name, row.day, row.credits) for row in found if row.place]),
     )
+
+
+def _cells(which: Range, by: Name, team_id: UUID | None) -> CTE:
+    """A row for each team or model and day; read once for all that is asked of it."""
+    source = usage.rows_within(which, [by, "day"], team_id).subquery()
+    ident = source.c.team_id if by == "team" else source.c.model
+    sums = [cast(func.sum(source.c[name]), BigInteger).label(name) for name in _COUNTED]
+    rows = select(ident.label("ident"), source.c.day, *sums).group_by(ident, source.c.day)
+    return rows.cte("cells").prefix_with("MATERIALIZED")
+
+
+def _top(cells: CTE, over: Range, most: int) -> Subquery:
+    """Those that spent most in a range, and their places, from 1."""
+    spent = func.sum(cells.c.credits).filter(cells.c.day >= over.start, cells.c.day < over.end)
+    place = func.row_number().over(order_by=[spent.desc(), cells.c.ident]).label("place")
+    ranked = select(cells.c.ident, place).group_by(cells.c.ident).having(spent > 0)
+    return ranked.order_by("place").limit(most).subquery()
+
+
+def _together(cells: CTE) -> Select[Any]:
+    """What all did each day, at the place 0."""
+    sums = [cast(func.sum(cells.c[one]), BigInteger).label(one) for one in _COUNTED]
+    nobody = cast(null(), Text).label("name")
+    return select(literal(0).label("place"), nobody, cells.c.day, *sums).group_by(cells.c.day)
+
+
+def _each(cells: CTE, top: Subquery, by: Name) -> Select[Any]:
+    """What each of the largest did each day."""
+    name = teams.c.slug if by == "team" else cast(cells.c.ident, Text)
+    rows = select(top.c.place, name.label("name"), cells.c.day, *(cells.c[one] for one in _COUNTED))
+    rows = rows.select_from(cells.join(top, top.c.ident == cells.c.ident))
+    return rows.join(teams, teams.c.id == cells.c.ident) if by == "team" else rows
 
 
 async def _of_keys(

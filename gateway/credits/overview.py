@@ -11,8 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.credits.quotas import Period
-
-FIRST_TENTH = 10  # no projection from less than one part in so many of a period
+from gateway.credits.terms import FIRST_TENTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 Item = dict[str, Any]
+FIRST_TENTH: Final = 10  # no projection from less than one part in so many of a period
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

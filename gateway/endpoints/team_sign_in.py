@@ -18,17 +18,13 @@ from gateway.access.sign_in_attempts import SignInAttempts
 from gateway.errors import GatewayError
 from gateway.pages import rendering
 from gateway.pages.forms import read_sign_in, see_other
+from gateway.pages.language import N_
 from gateway.pages.team_addresses import LOGIN, next_page
 from gateway.pages.team_visits import TeamVisits
 from gateway.proxy.admission import check_admitted
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.relay import reply
 from gateway.upstream.headers import Header
-
-
-def N_(text: str) -> str:  # noqa: N802 - gettext's own name: marks a sentence for translation
-    return text
-
 
 # One wording for every problem of a key: nobody learns here which keys there were.
 WRONG = N_(

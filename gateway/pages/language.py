@@ -20,6 +20,11 @@ CATALOGUES = Path(__file__).parent / "locale"
 _RANGE = re.compile(r"\s*([A-Za-z]{1,8})[A-Za-z0-9-]*\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?))?\s*")
 
 
+def N_(text: str) -> str:  # noqa: N802 - gettext's own name
+    """Marks a sentence for the catalogues where it is written; it is translated where it is shown."""
+    return text
+
+
 def chosen(cookie: str | None, accepted: Iterable[str]) -> Language:
     """What was chosen before, else what the browser asks for, else English."""
     for language in LANGUAGES:

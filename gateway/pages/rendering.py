@@ -9,11 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gateway import __version__
 from gateway.pages import display
 from gateway.pages.assets import Assets
 from gateway.pages.language import NAMES, Language, translations
-from gateway.pages.view import THEMES, View
+from gateway.pages.view import View
 from gateway.upstream.headers import Header
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -52,9 +51,7 @@ class Pages:
         made.filters["credits"] = display.amount
         for name in ("micro", "whole", "count", "percent", "moment", "minute", "milliseconds"):
             made.filters[name] = getattr(display, name)
-        made.globals.update(
-            asset=self.assets.link, version=__version__, languages=NAMES, themes=THEMES, zip=zip
-        )
+        made.globals.update(asset=self.assets.link, languages=NAMES, zip=zip)
         return made
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from gateway.pages.display import Text
-
-
-def N_(text: str) -> str:  # noqa: N802 - gettext's own name: marks a sentence for translation
-    return text
-
+from gateway.pages.language import N_
 
 SENTENCES = {
     "team-created": N_("The team was created. Issue it a key next."),

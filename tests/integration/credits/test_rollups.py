@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from gateway.credits import rollups, usage
+from gateway.credits.daily import daily
 from gateway.credits.ledger import conclude
 from gateway.credits.rollups import Rollups, Through, upstream_credits
 from gateway.credits.terms import Conclusion
@@ -113,6 +114,45 @@ async def _as_read(
         )
         for row in found.rows
     }
+
+
+@pytest.mark.parametrize("by", ["team", "model", "key"])
+@pytest.mark.parametrize("one_team", [False, True])
+async def test_a_chart_is_the_sum_of_its_rows(books: Books, by: Any, one_team: bool) -> None:
+    """The largest are those of the ranked days; their days and everybody's are of the whole range."""
+    drawn = random.Random(7)
+    owners = {await books.team(f"In {zone}", time_zone=zone): zone for zone in ZONES}
+    for _ in range(80):
+        await _write(books, drawn, owners)
+    [days] = await books.execute(
+        "SELECT count(DISTINCT (starts_at AT TIME ZONE 'UTC')::date) AS n FROM usage_buckets"
+    )
+    await _closed(books, Rollups(books.database), days.n)
+    for _ in range(10):  # some of them late
+        await _write(books, drawn, owners)
+    first = FIRST.date()
+    which = Range(start=first, end=first + timedelta(days=DAYS))
+    ranked = Range(start=first + timedelta(days=1), end=first + timedelta(days=4))
+    team = next(iter(owners)) if one_team else None
+    async with books.database.autocommit() as connection:
+        found = await daily(connection, which, by, 2, ranked=ranked, team_id=team)
+
+    def spent(sums: dict[Any, Any]) -> dict[Any, int]:
+        return {named: values[NAMES.index("credits")] for named, values in sums.items()}
+
+    together = await _plainly(books, which, ("day",), team)
+    assert {(day,): (sums.requests, sums.failed, sums.credits) for day, sums in found.days.items()} == {
+        named: values[:3] for named, values in together.items()
+    }
+    places = spent(await _plainly(books, ranked, (by,), team))
+    best = sorted(
+        (named for named in places if places[named]), key=lambda named: (-places[named], str(named))
+    )
+    slugs = {row.id: row.slug for row in await books.execute("SELECT id, slug FROM teams")}
+    assert [one.name for one in found.largest] == [slugs.get(named, named) for (named,) in best[:2]]
+    each = spent(await _plainly(books, which, (by, "day"), team))
+    for one, (ident,) in zip(found.largest, best, strict=False):
+        assert one.credits == {day: amount for (named, day), amount in each.items() if named == ident}
 
 
 @pytest.mark.parametrize("seed", range(3))
