@@ -27,7 +27,7 @@ from gateway.clock import Clock
 from gateway.patience import REDIS
 from gateway.telemetry import Metrics
 
-__all__ = ["CacheClient", "CacheGone", "Script"]
+__all__ = ["CacheClient", "CacheGone", "Reply", "Script"]
 
 log = logging.getLogger("gateway.cache")
 
@@ -89,9 +89,15 @@ class CacheClient:
             reply = await self._reply(_by_text(script, keys, args), left)
         return _usable(reply)
 
-    def run_soon(self, *command: str | bytes | int) -> None:
-        """One command whose reply nobody awaits; lost when Redis is gone. Sent in this turn of the loop."""
-        self._ask_soon(command)
+    def run_soon(self, *command: str | bytes | int) -> Reply | None:
+        """One command, sent in this turn of the loop; lost when Redis is gone. Who has to can wait for it by `seen`."""
+        return self._ask_soon(command)
+
+    async def seen(self, reply: Reply | None) -> None:
+        """Returns when Redis has answered what was sent by `run_soon`, or has not in time."""
+        if reply is not None:
+            with suppress(CacheGone):
+                await self._waited(reply, self._timeout)
 
     def script_soon(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> None:
         """A script whose reply nobody awaits; lost when Redis is gone."""
@@ -144,10 +150,13 @@ class CacheClient:
     async def _reply(self, command: Command, limit: float) -> Any:
         """What comes back within `limit` seconds and the request's patience; error replies too."""
         purse = REDIS.current()
-        left = limit if purse is None else min(limit, purse.left)
-        if left <= 0:
+        if limit <= 0 or (purse is not None and purse.left <= 0):
             raise CacheGone("the time to wait for Redis is used up")
-        reply = self._ask(command)
+        return await self._waited(self._ask(command), limit)
+
+    async def _waited(self, reply: Reply, limit: float) -> Any:
+        purse = REDIS.current()
+        left = limit if purse is None else min(limit, purse.left)
         started = self._clock.monotonic()
         try:
             if left >= self._timeout:

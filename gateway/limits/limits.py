@@ -18,7 +18,7 @@ from itertools import count
 from secrets import token_hex
 from typing import Any, Literal
 
-from gateway.cache.client import CacheClient, CacheGone
+from gateway.cache.client import CacheClient, CacheGone, Reply
 from gateway.clock import Clock
 from gateway.limits.local import LocalLimits
 from gateway.limits.scripts import RENEW, TAKE
@@ -73,18 +73,23 @@ class Refusal:
 class Taken:
     """What a request has taken; `release` gives its slots among the calls in flight back, once."""
 
-    __slots__ = ("_limits", "keys", "lease")
+    __slots__ = ("_freeing", "_limits", "keys", "lease")
 
     def __init__(self, limits: Limits | None, lease: str, keys: tuple[str, ...]) -> None:
         self._limits = limits
+        self._freeing: Reply | None = None
         self.lease = lease
         self.keys = keys
 
     def release(self) -> None:
         """In the background, and as often as one likes."""
-        limits, self._limits = self._limits, None
-        if limits is not None:
-            limits.give_back(self)
+        if self._limits is not None and self._freeing is None:
+            self._freeing = self._limits.give_back(self)
+
+    async def freed(self) -> None:
+        """Returns when every process finds free what was released, or Redis does not say so in time."""
+        if self._limits is not None:
+            await self._limits.seen(self._freeing)
 
 
 _NOTHING = Taken(None, "", ())
@@ -173,15 +178,23 @@ class Limits:
                     if taken.lease not in self._running:
                         self._free(taken)
 
-    def give_back(self, taken: Taken) -> None:
-        """The call has ended."""
-        if self._running.pop(taken.lease, None) is not None:
-            self._local.ended(taken.keys)
-            self._free(taken)
+    def give_back(self, taken: Taken) -> Reply | None:
+        """The call has ended. The reply says that Redis knows."""
+        if self._running.pop(taken.lease, None) is None:
+            return None
+        self._local.ended(taken.keys)
+        return self._free(taken)
 
-    def _free(self, taken: Taken) -> None:
+    async def seen(self, reply: Reply | None) -> None:
+        """Returns when Redis has answered, or has not in time."""
+        await self._cache.seen(reply)
+
+    def _free(self, taken: Taken) -> Reply | None:
+        """The last reply: those before it are there by then."""
+        reply = None
         for key in taken.keys:
-            self._cache.run_soon("ZREM", key, taken.lease)
+            reply = self._cache.run_soon("ZREM", key, taken.lease)
+        return reply
 
     def _take_locally(self, plan: _Plan) -> Refusal | None:
         now = int(self._clock.monotonic() * _MICRO)

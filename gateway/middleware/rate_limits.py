@@ -33,14 +33,19 @@ class RateLimitsMiddleware:
         if isinstance(taken, Refusal):
             raise refused(taken, principal, self._lane)
 
+        # Before the first byte, so that who sends its next call upon this answer finds the slot free, wherever it goes.
         async def answer(message: Message) -> None:
-            # Before the first byte, so that who sends its next call upon this answer finds the slot free.
             if message["type"] == "http.response.start":
                 _release(taken, exchange)
+                await taken.freed()
             await send(message)
 
         try:
             await self._app(scope, receive, answer if taken.keys else send)
+        except GatewayError:
+            _release(taken, exchange)
+            await taken.freed()
+            raise
         finally:
             _release(taken, exchange)
 

@@ -1,17 +1,17 @@
 """What lies sealed in the database: under which master key, and how it comes under the first one.
 
-Every row is changed by compare-and-set in a short transaction of its batch, so it can be done while gateways run and
-others change rows, stopped at any moment, and done again.
+Each batch of rows is locked in the order of their ids and changed by one statement in a short transaction, so it can
+be done while gateways run and others change rows, stopped at any moment, and done again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, func, select, true
+from sqlalchemy import ColumnElement, LargeBinary, Table, Uuid, column, func, select, true, values
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.db import audit
@@ -96,7 +96,7 @@ async def rotate(database: Database, vault: Vault, actor: str, step: Callable[[i
         while True:
             async with database.transaction() as connection:
                 rows = await _batch(connection, sealed, after)
-                moved = [str(row.label) for row in rows if await _reseal(connection, sealed, row, vault)]
+                moved = await _reseal(connection, sealed, rows, vault)
                 if moved:
                     await audit.write(
                         connection,
@@ -126,21 +126,31 @@ async def _count(database: Database) -> int:
 
 async def _batch(connection: AsyncConnection, sealed: SealedTable, after: UUID) -> list[Any]:
     query = select(*sealed.columns).where(sealed.live, sealed.table.c.id > after).order_by(sealed.table.c.id)
-    return list((await connection.execute(query.limit(BATCH))).all())
+    return list((await connection.execute(query.limit(BATCH).with_for_update())).all())
 
 
-async def _reseal(connection: AsyncConnection, sealed: SealedTable, row: Any, vault: Vault) -> bool:
-    """Whether it was this call that brought the row under the first key."""
-    old = bytes(row.secret)
-    try:
-        if vault.position(row.id, old) == 0:
-            return False
-    except VaultError:
-        return False
-    secret = vault.open(row.id, old)
-    values: dict[str, object] = {"secret": vault.seal(row.id, secret)}
-    if sealed.fingerprint:
-        values["fingerprint"] = vault.fingerprint(secret)
-    table = sealed.table
-    changed = table.update().where(table.c.id == row.id, table.c.secret == old, sealed.live).values(**values)
-    return (await connection.execute(changed)).rowcount == 1
+async def _reseal(
+    connection: AsyncConnection, sealed: SealedTable, rows: Sequence[Any], vault: Vault
+) -> list[str]:
+    """Brings those of the locked rows under the first key that another one opens; their labels."""
+    table, changes, moved = sealed.table, [], []
+    for row in rows:
+        old = bytes(row.secret)
+        try:
+            if vault.position(row.id, old) == 0:
+                continue
+        except VaultError:
+            continue
+        secret = vault.open(row.id, old)
+        fingerprint = vault.fingerprint(secret) if sealed.fingerprint else b""
+        changes.append((row.id, vault.seal(row.id, secret), fingerprint))
+        moved.append(str(row.label))
+    if changes:
+        new = values(
+            column("id", Uuid), column("secret", LargeBinary), column("fingerprint", LargeBinary), name="new"
+        ).data(changes)
+        changed = {"secret": new.c.secret} | (
+            {"fingerprint": new.c.fingerprint} if sealed.fingerprint else {}
+        )
+        await connection.execute(table.update().where(table.c.id == new.c.id).values(**changed))
+    return moved

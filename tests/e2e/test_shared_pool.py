@@ -105,6 +105,7 @@ def test_caps_and_weights_hold_for_both_together(pair: Pair, team: str) -> None:
     assert pair.paid(heavy) / pair.paid(light) == pytest.approx(3, rel=0.4)
 
 
+@pytest.mark.long
 def test_a_flood_beyond_the_seats_is_turned_away_at_once_and_polls_go_on(pair: Pair, team: str) -> None:
     pair.add()
     with caller(pair.one.base, team) as client, ThreadPoolExecutor(SEATS) as threads:
@@ -124,6 +125,7 @@ def test_a_flood_beyond_the_seats_is_turned_away_at_once_and_polls_go_on(pair: P
         assert Counter(call.result().status_code for call in slow) == {200: SEATS}
 
 
+@pytest.mark.long
 def test_one_team_s_flood_does_not_slow_another(pair: Pair, team: str) -> None:
     pair.add()
     loud = pair.one.team(f"Loud {next(_numbers)}", unlimited=True, max_in_flight=5, requests_per_minute=60)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.cache.client import CacheClient, CacheGone, Script
+from gateway.cache.client import CacheClient, CacheGone, Reply, Script
 from gateway.cache.wire import Address, Replies, Wire
 from gateway.clock import SystemClock
 from gateway.telemetry import Metrics
@@ -90,5 +90,6 @@ class GoneCache(CacheClient):
         self.asked += 1
         raise CacheGone("gone")
 
-    def run_soon(self, *command: str | bytes | int) -> None:
+    def run_soon(self, *command: str | bytes | int) -> Reply | None:
         self.soon.append(command)
+        return None

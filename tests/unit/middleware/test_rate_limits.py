@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway import errors
 from gateway.access.principal import Limits as Given
+from gateway.cache.client import CacheGone, Reply
 from gateway.errors import GatewayError, render
 from gateway.limits.limits import Bound, Bounds, Lane, Limits
 from gateway.middleware.rate_limits import RateLimitsMiddleware, bounds_of, duration
@@ -28,8 +30,8 @@ def given(per_minute: int | None = None, in_flight: int | None = None) -> Given:
 class Rig:
     """The middleware before an app of the test, counting in the process."""
 
-    def __init__(self, lane: Lane = Lane.PAID, **limits: Given) -> None:
-        self.cache, self.clock = GoneCache(), FakeClock()
+    def __init__(self, lane: Lane = Lane.PAID, cache: GoneCache | None = None, **limits: Given) -> None:
+        self.cache, self.clock = cache or GoneCache(), FakeClock()
         self.limits = Limits(self.cache, self.clock, Metrics())
         self.paid_calls = PaidCalls(100)
         self._lane = lane
@@ -44,6 +46,17 @@ class Rig:
         with pytest.raises(GatewayError) as caught:
             await self.call()
         return caught.value
+
+
+class SlowCache(GoneCache):
+    """Redis that has what is given back when `reply` says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reply: Reply = asyncio.get_running_loop().create_future()
+
+    def run_soon(self, *command: str | bytes | int) -> Reply:
+        return self.reply
 
 
 def seated(rig: Rig, ends: asyncio.Event, leave: asyncio.Event) -> ASGIApp:
@@ -79,6 +92,31 @@ async def test_without_limits_nothing_is_asked() -> None:
     rig = Rig(team_limits=UNLIMITED, key_limits=UNLIMITED)
     assert (await rig.call()).status == 200
     assert (rig.cache.asked, rig.cache.soon) == (0, [])
+
+
+async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise errors.overloaded("No room.")
+
+
+@pytest.mark.parametrize("app", [ok, fail])
+async def test_no_answer_before_the_slot_is_free_for_every_process(app: ASGIApp) -> None:
+    """Whose client waits for each answer needs one slot, whichever process its next call meets."""
+    cache = SlowCache()
+    rig = Rig(cache=cache, key_limits=given(None, 1))
+    answer = asyncio.create_task(rig.call(app))
+    await turns()
+    assert not answer.done()
+    cache.reply.set_result(1)
+    await asyncio.wait({answer}, timeout=1)
+    assert answer.done()
+    assert (answer.exception() is None) == (app is ok)
+
+
+async def test_an_answer_waits_for_redis_no_longer_than_any_command() -> None:
+    cache = SlowCache()
+    rig = Rig(cache=cache, key_limits=given(None, 1))
+    cache.reply.set_exception(CacheGone("no answer in time"))
+    assert (await rig.call()).status == 200
 
 
 async def test_a_key_s_rate() -> None:
