@@ -73,9 +73,9 @@ def _stated(package: Locked) -> str:
     except metadata.PackageNotFoundError:
         return ""
     for field in ("License-Expression", "License"):
-        for text in stated.get_all(field) or []:
-            if text:
-                return WORDS.get(text, text.partition("\n")[0])
+        text = str((stated.get_all(field) or [""])[0])
+        if text:
+            return WORDS.get(text, text.partition("\n")[0])
     classes = [line.rpartition(" :: ")[2] for line in stated.get_all("Classifier") or [] if "License" in line]
     return " OR ".join(WORDS.get(word, word) for word in classes)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -51,6 +53,23 @@ def test_readme_shows_what_the_quickstart_prints() -> None:
 def test_readme_begins_with_two_commands_that_are_targets() -> None:
     assert blocks(page("README.md"))[0].split("\n") == ["make run", "make test", ""]
     assert {"run", "test"} <= set(TARGET.findall(page("Makefile")))
+
+
+def test_a_shared_environment_is_never_made_anew_through_a_link(tmp_path: Path) -> None:
+    """`python -m venv --clear` follows a link and empties what it leads to, for everybody who uses it."""
+    shared, project = tmp_path / "shared", tmp_path / "project"
+    for name in ("scripts/setup.sh", "requirements/dev.lock", "pyproject.toml"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, project / name)
+    (shared / "bin").mkdir(parents=True)
+    (shared / "pyvenv.cfg").write_text("home = elsewhere\n")
+    (project / ".venv").symlink_to(shared)
+    done = subprocess.run(
+        ["sh", "scripts/setup.sh", "dev"], cwd=project, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "is a link" in done.stderr
+    assert sorted(path.name for path in shared.iterdir()) == ["bin", "pyvenv.cfg"]
 
 
 @pytest.mark.parametrize("name", pages())
