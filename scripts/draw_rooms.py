@@ -106,9 +106,8 @@ def svg() -> str:
     title = "The rooms of the gateway: imports point down, rooms side by side do not know each other"
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-            'aria-labelledby="title">',
-            f'<title id="title">{title}</title>',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+            f"<title>{title}</title>",
             f"<style>{STYLE}</style>",
             f'<rect class="ground" width="{WIDTH}" height="{height}" rx="8"/>',
             f'<text class="side" x="{SIDE}" y="{MARGIN + 12}">{title}</text>',
