@@ -53,7 +53,7 @@ ROOMS = {
     "telemetry": ("", "base"),
     "tracing": ("", "base"),
     "exposition": ("", "base"),
-    "authorities": ("", "base"),
+    "trust": ("", "base"),
 }
 SIDES = {
     "__main__": "starting",

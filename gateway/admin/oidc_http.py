@@ -16,7 +16,7 @@ import httpx
 
 from gateway import __version__
 from gateway.admin.oidc_terms import ProviderError
-from gateway.authorities import trusting
+from gateway.trust import trusting
 
 LARGEST_ANSWER = 1024 * 1024
 CONNECT_SECONDS = 5.0

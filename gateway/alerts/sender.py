@@ -22,11 +22,11 @@ from aiohttp.resolver import ThreadedResolver
 
 from gateway.alerts import deliveries, messages, webhooks
 from gateway.alerts.deliveries import Claimed, Sent
-from gateway.authorities import trusting
 from gateway.db.engine import Database
 from gateway.errors import GatewayError
 from gateway.pool.vault import Vault, VaultError
 from gateway.telemetry import Metrics
+from gateway.trust import trusting
 
 log = logging.getLogger("gateway.alerts")
 

@@ -18,8 +18,8 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from gateway.authorities import trusting
 from gateway.spool import SpoolBudget, SpooledBody
+from gateway.trust import trusting
 from gateway.upstream import retry_after
 from gateway.upstream.decoding import Decoder, UndecodableError
 from gateway.upstream.headers import Header
