@@ -1,7 +1,7 @@
 """The stub that behaves as told by words in the prompt: an asyncio server of its own process, by hand, for speed.
 
 `stub:delay=S` waits S seconds, `stub:b64=MB` answers with so many megabytes (10^6) of base64; a form is read whole.
-Tasks whose id ends in `_run` are unfinished until POST /stub/end.
+`stub:run=1` submits a task that is unfinished until POST /stub/end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.compare.nginx import IMAGE, MODEL, MODELS
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:\s*chunked", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:\s*100", re.IGNORECASE)
-_WORD = re.compile(rb"stub:(delay|b64)=([0-9.]+)")
+_WORD = re.compile(rb"stub:(delay|b64|run)=([0-9.]+)")
 _PIECE = b"A" * 1_000_000
 _WORDS_WITHIN = 64 * 1024  # bytes at the body's beginning that may hold words
 BODY_BUFFER = 1024 * 1024
@@ -70,7 +70,8 @@ class Stub:
         elif path == "/v1/models":
             _send(writer, MODELS)
         elif path.startswith("/v1/async/"):
-            _send(writer, _task(f"task_{next(self._numbers)}_run", "submitted"))
+            kind = "run" if b"run" in words else "end"
+            _send(writer, _task(f"task_{next(self._numbers)}_{kind}", "submitted"))
         elif path.startswith("/v1/tasks/"):
             task = path.rsplit("/", 1)[1]
             _send(writer, _task(task, "processing" if self._run and task.endswith("_run") else "completed"))

@@ -55,6 +55,15 @@ class Bench:
         self.said(f"NOTE {text}")
         self.notes.append(text)
 
+    def add(self, scenario: str, point: str, target: Target, sample: Sample) -> None:
+        """One turn has been measured."""
+        self.results.add(scenario, point, target.name, sample)
+        values = (
+            f"{key} {value:,.3g}" if value < 1000 else f"{key} {value:,.0f}"
+            for key, value in sample.values.items()
+        )
+        self.said(f"{scenario} · {point} · {target.name}: {', '.join(values)} (others {sample.noise:.0%})")
+
     def names(self, allowed: Sequence[str] = NAMES) -> list[str]:
         """The targets asked for that this scenario has a use for."""
         return [name for name in self.options.targets if name in allowed]
@@ -83,7 +92,7 @@ def take_turns(
     targets: Sequence[Target],
     turn: Turn,
     rounds: int | None = None,
-    warm: Turn | None = None,
+    warm: Callable[[Target, str], object] | None = None,
 ) -> None:
     """Every target at every point, one after the other, and that again every round; failures of a target are told."""
     for number in range(-1 if warm else 0, rounds or bench.options.rounds):
@@ -98,17 +107,7 @@ def take_turns(
                     warm(target, point)
                     continue
                 sample = turn(target, point)
-                bench.results.add(scenario, point, target.name, sample)
-                bench.said(told(scenario, number, point, target.name, sample))
-
-
-def told(scenario: str, number: int, point: str, target: str, sample: Sample) -> str:
-    """One line about one turn."""
-    values = ", ".join(
-        f"{key} {value:,.3g}" if value < 1000 else f"{key} {value:,.0f}"
-        for key, value in sample.values.items()
-    )
-    return f"{scenario} round {number + 1} · {point} · {target}: {values} (others {sample.noise:.0%})"
+                bench.add(scenario, point, target, sample)
 
 
 def load(

@@ -9,11 +9,32 @@ from pathlib import Path
 
 from benchmarks.compare import machine, peers, report
 from benchmarks.compare.bench import Bench, Options, Scenario
+from benchmarks.compare.bodies import Answers, Edits
+from benchmarks.compare.cold import Cold
+from benchmarks.compare.held import Held
 from benchmarks.compare.lab import lab
-from benchmarks.compare.paid import Paid
+from benchmarks.compare.money import Money
+from benchmarks.compare.paid import Beyond, Paid
+from benchmarks.compare.reads import Models, Polls
 from benchmarks.compare.targets import NAMES
+from benchmarks.compare.tenants import Keys, Teams
+from benchmarks.compare.waiting import Waiting
 
-SCENARIOS: tuple[Scenario, ...] = (Paid(),)
+# Those with the same stub together, for their targets run on; where memory is asked for, the smaller bodies first.
+SCENARIOS: tuple[Scenario, ...] = (
+    Paid(),
+    Polls(),
+    Models(),
+    Teams(),
+    Cold(),
+    Keys(),
+    Money(),
+    Held(),
+    Edits(),
+    Answers(),
+    Beyond(),
+    Waiting(),
+)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,9 @@ class Lab:
         self._stubs: dict[str, int] = {}
         self._numbers = 0
         self._unavailable: set[str] = set()
+        self._running = contextlib.ExitStack()
+        self._targets: dict[str, Target] = {}
+        self._kind = ""
 
     def stub(self, kind: str) -> int:
         """The port of the stub of this kind, started at its first use."""
@@ -58,22 +61,25 @@ class Lab:
             self._stack.callback(child.stop)
         return self._stubs[kind]
 
-    @contextlib.contextmanager
-    def targets(self, names: list[str], kind: str) -> Iterator[list[Target]]:
-        """Those of these names that can be had, started together before the stub of this kind; told which cannot."""
-        with contextlib.ExitStack() as stack:
-            found = []
-            for name in names:
-                try:
-                    target = self.target(name, kind)
-                except (UnavailableError, DidNotStartError) as error:
-                    if name not in self._unavailable:
-                        self._said(f"SKIPPED {name}: {error}")
-                    self._unavailable.add(name)
-                    continue
-                stack.callback(target.stop)
-                found.append(target)
-            yield found
+    def targets(self, names: Sequence[str], kind: str) -> list[Target]:
+        """Those of these names that can be had, before the stub of this kind; told which cannot.
+
+        They are started together at their first use, and run until targets of another kind are wanted.
+        """
+        if kind != self._kind:
+            self._running.close()
+            self._running, self._targets, self._kind = contextlib.ExitStack(), {}, kind
+        for name in names:
+            if name in self._targets or name in self._unavailable:
+                continue
+            try:
+                self._targets[name] = self.target(name, kind)
+            except (UnavailableError, DidNotStartError) as error:
+                self._said(f"SKIPPED {name}: {error}")
+                self._unavailable.add(name)
+                continue
+            self._running.callback(self._targets[name].stop)
+        return [self._targets[name] for name in names if name in self._targets]
 
     def target(self, name: str, kind: str) -> Target:
         """Starts one; UnavailableError or DidNotStartError say why not. The caller stops it."""
@@ -132,7 +138,9 @@ class Lab:
             return str(connection.info.parameter_status("server_version"))
 
     def close(self) -> None:
-        self._stack.close()
+        """Stops everything that was started here."""
+        with self._stack:
+            self._running.close()
 
 
 @contextlib.contextmanager
