@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks import history, ledger, lists, pages, polls
 from benchmarks.compare import command as compare
+from benchmarks.compare import profiling
 
 BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {
     "compare": compare.main,
@@ -20,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {
     "lists": lists.main,
     "pages": pages.main,
     "polls": polls.main,
+    "profile": profiling.main,
     "waiting": polls.main_waiting,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gateway.access.key_format import TEAM_KEY, Peppers, make
 PLENTY = 1_000_000  # a limit that nothing here reaches but everything counts against
 CREDITS = 1_000_000_000
 TEAMS = 50
+MODULE = ("-m", "gateway")  # its command line
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,9 +66,10 @@ def start(
     urls: tuple[str, str],
     upstream: int,
     more: Mapping[str, str] | None = None,
+    module: Sequence[str] = MODULE,
 ) -> Gateway:
     """Serves before the stub on the port `upstream`, with teams and keys; `urls` are a migrated database and Redis."""
-    gateway = serve(folder, environment(folder, urls, upstream, more))
+    gateway = serve(folder, environment(folder, urls, upstream, more), module)
     try:
         _fill(gateway)
     except BaseException:
@@ -76,10 +78,10 @@ def start(
     return gateway
 
 
-def serve(folder: Path, own: Mapping[str, str]) -> Gateway:
+def serve(folder: Path, own: Mapping[str, str], module: Sequence[str] = MODULE) -> Gateway:
     """A process with this environment, as soon as it is ready; its access log is the file of the same name."""
     port = int(own["GATEWAY_SERVER__PORT"])
-    child = Child([sys.executable, "-m", "gateway", "serve"], folder / "gateway.log", own)
+    child = Child([sys.executable, *module, "serve"], folder / "gateway.log", own)
     base = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(trust_env=False) as client:
