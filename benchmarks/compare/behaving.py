@@ -71,15 +71,18 @@ class Stub:
             _send(writer, MODELS)
         elif path.startswith("/v1/async/"):
             kind = "run" if b"run" in words else "end"
-            _send(writer, _task(f"task_{next(self._numbers)}_{kind}", "submitted"))
+            _send(writer, task_answer(f"task_{next(self._numbers)}_{kind}", "submitted"))
         elif path.startswith("/v1/tasks/"):
             task = path.rsplit("/", 1)[1]
-            _send(writer, _task(task, "processing" if self._run and task.endswith("_run") else "completed"))
+            _send(
+                writer,
+                task_answer(task, "processing" if self._run and task.endswith("_run") else "completed"),
+            )
         else:
             _send(writer, IMAGE)
 
 
-def _task(task: str, status: str) -> str:
+def task_answer(task: str, status: str) -> str:
     start = f'{{"id":"{task}","status":"{status}","model":"{MODEL}","created":1761000000,"progress":'
     if status != "completed":
         return f"{start}10}}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from benchmarks.compare.bench import FAILED, Bench
@@ -17,6 +19,7 @@ from benchmarks.compare.results import Metric, Sample
 from benchmarks.compare.targets import PORTKEY, Target
 
 WARMING_CALLS, WARMING_SECONDS = 100, 0.5
+REASON = re.compile(rb'"reason": ?"([a-z_]+)"')
 POLL_EVERY = 0.01  # seconds
 LONG_TRANSACTION = "1 second"
 _HELD_CONNECTIONS = f"""
@@ -55,12 +58,14 @@ class Held:
         point = f"{count:,} calls, {seconds:g} s"
         for target in bench.lab.targets(bench.names(), BEHAVING):
             with bench.lab.measured(target) as spent:
-                values = asyncio.run(hold(target, count, seconds))
+                values, failures = asyncio.run(hold(target, count, seconds))
+            if failures:
+                bench.note(f"held: {target.name} did not answer every call with 200: {dict(failures)}")
             bench.add(self.name, point, target, Sample(values, spent.noise))
 
 
-async def hold(target: Target, count: int, seconds: float) -> dict[str, float]:
-    """Holds so many calls for so long, one after a warming with fewer; the values of one row."""
+async def hold(target: Target, count: int, seconds: float) -> tuple[dict[str, float], Counter[str]]:
+    """Holds so many calls for so long, after a warming with fewer; the values of one row, and what failed how."""
     task = (await finished(target, 1))[0]
     callers = await opened(target, WARMING_CALLS)
     await asyncio.gather(*(_paid(caller, WARMING_SECONDS) for caller in callers))
@@ -73,10 +78,11 @@ async def hold(target: Target, count: int, seconds: float) -> dict[str, float]:
     answers = await asyncio.gather(*(_paid(caller, seconds) for caller in callers))
     late = time.perf_counter() - began - seconds
     watching.cancel()
+    failures = Counter(one for one in answers if one)
     _close(callers)
     values = {
-        "answered": float(answers.count(200)),
-        "failed": float(count - answers.count(200)),
+        "answered": float(count - failures.total()),
+        "failed": float(failures.total()),
         "late": late,
     }
     if target.pid is not None:
@@ -85,14 +91,17 @@ async def hold(target: Target, count: int, seconds: float) -> dict[str, float]:
         values |= {"p50": percentile(seen.polls, 0.5) * 1000, "p99": percentile(seen.polls, 0.99) * 1000}
     if isinstance(target, Gateway):
         values["connections"] = float(seen.connections)
-    return values
+    return values, failures
 
 
-async def _paid(caller: Caller, seconds: float) -> int:
+async def _paid(caller: Caller, seconds: float) -> str:
+    """Nothing when the answer was a 200, else what came."""
     try:
-        return (await caller.ask("POST", PATH, order(f"stub:delay={seconds:g}"))).status
-    except (OSError, asyncio.IncompleteReadError):
-        return 0
+        seen = await caller.ask("POST", PATH, order(f"stub:delay={seconds:g}"))
+    except (OSError, asyncio.IncompleteReadError) as error:
+        return type(error).__name__
+    reason = REASON.search(seen.body)
+    return "" if seen.status == 200 else f"{seen.status} {reason[1].decode() if reason else ''}".strip()
 
 
 async def _watch(target: Target, task: str, seen: Meanwhile, middle: float) -> None:

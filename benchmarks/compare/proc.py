@@ -35,9 +35,11 @@ def parse_stat(line: str) -> Stat:
 
 
 def parse_busy(text: str) -> int:
-    """Ticks of /proc/stat's first line in which a core was not idle; stolen ones too, for nobody here had them."""
-    values = list(map(int, text.split("\n", 1)[0].split()[1:9]))
-    return sum(values) - values[3] - values[4]  # idle, iowait
+    """Ticks of /proc/stat's first line that programs used, here or (stolen) elsewhere; interrupts are nobody's."""
+    user, nice, system, _idle, _waiting, _irq, _softirq, stolen = map(
+        int, text.split("\n", 1)[0].split()[1:9]
+    )
+    return user + nice + system + stolen
 
 
 def processes() -> dict[int, Stat]:
