@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import httpx
+
 from benchmarks.compare import wrk
 from benchmarks.compare.lab import Lab
 from benchmarks.compare.proc import MIB, resident
 from benchmarks.compare.results import Metric, Results, Sample
-from benchmarks.compare.targets import GATEWAY, NAMES, Target
+from benchmarks.compare.targets import GATEWAY, NAMES, CannotError, Target
 
 WARMING = 1.0  # seconds of each target at each point before anything counts
 FEW, LONG = 4, 8.0  # calls a connection that are too few to tell anything, and the seconds of a turn then
@@ -94,20 +96,23 @@ def take_turns(
     rounds: int | None = None,
     warm: Callable[[Target, str], object] | None = None,
 ) -> None:
-    """Every target at every point, one after the other, and that again every round; failures of a target are told."""
+    """Every target at every point, one after the other, and that again every round; `warm` comes before the first.
+
+    A target that can do nothing of it is left out from then on, and why.
+    """
     for number in range(-1 if warm else 0, rounds or bench.options.rounds):
         for point in points:
             for target in targets:
                 if bench.results.skipped(scenario, point, target.name):
                     continue
-                if reason := target.cannot.get(scenario) or target.cannot.get(f"{scenario} {point}"):
-                    bench.results.skip(scenario, point, target.name, reason)
-                    continue
-                if number < 0 and warm:
-                    warm(target, point)
-                    continue
-                sample = turn(target, point)
-                bench.add(scenario, point, target, sample)
+                try:
+                    if number >= 0:
+                        bench.add(scenario, point, target, turn(target, point))
+                    elif warm:
+                        warm(target, point)
+                except CannotError as error:
+                    bench.said(f"SKIPPED {target.name} in {scenario} · {point}: {error}")
+                    bench.results.skip(scenario, point, target.name, str(error))
 
 
 def load(
@@ -115,7 +120,7 @@ def load(
 ) -> Sample:
     """One turn of wrk, with what it cost the target and its servers; times in milliseconds.
 
-    Where few calls end in the time asked for, that and later turns like it take longer.
+    Where few calls end in the time asked for, that and later turns like it take longer. CannotError when all fail.
     """
     turn = (target.name, shot.method, shot.paths[0], connections)
     wanted = bench.windows.get(turn, seconds or bench.options.seconds)
@@ -124,6 +129,8 @@ def load(
     if found.calls + found.failed < FEW * connections and wanted < LONG:
         bench.windows[turn] = LONG
         return load(bench, target, shot, connections)
+    if found.failed and not found.calls:
+        raise CannotError(f"answers {probe(target, shot)}")
     values = {"failed": float(found.failed)}
     if found.calls:
         values |= {"rate": found.rate, "p50": found.p50, "p99": found.p99}
@@ -134,3 +141,16 @@ def load(
             values["postgres"] = spent.postgres / found.calls * 1000
             values["redis"] = spent.redis / found.calls * 1000
     return Sample(values, spent.noise)
+
+
+def probe(target: Target, shot: wrk.Shot) -> str:
+    """The status of one such call, or what went wrong."""
+    headers = {**shot.headers, "authorization": f"Bearer {shot.tokens[0]}"} if shot.tokens else shot.headers
+    try:
+        address = target.base + shot.paths[0]
+        answer = httpx.request(
+            shot.method, address, content=shot.body, headers=headers, timeout=wrk.TIMEOUT, trust_env=False
+        )
+    except httpx.TransportError as error:
+        return type(error).__name__
+    return str(answer.status_code)

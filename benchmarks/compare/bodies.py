@@ -15,7 +15,7 @@ from benchmarks.compare.nginx import MODEL
 from benchmarks.compare.paid import PATH, order
 from benchmarks.compare.proc import MIB, Peak
 from benchmarks.compare.results import Metric, Sample
-from benchmarks.compare.targets import Target
+from benchmarks.compare.targets import CannotError, Target
 
 MEGABYTE = 1_000_000
 ANSWER, FORM = 100, 63  # megabytes of base64, and 10^6 bytes of form
@@ -79,7 +79,9 @@ def _measure(bench: Bench, name: str, megabytes: int, move: Move) -> None:
         return Sample(values, spent.noise)
 
     def warm(target: Target, _: str) -> None:
-        move(target, WARMING)
+        status = move(target, WARMING)
+        if status != 200:
+            raise CannotError(f"answers {status}")
 
     targets = bench.lab.targets(bench.names(), BEHAVING)
     take_turns(bench, name, list(POINTS), targets, turn, rounds=min(TURNS, bench.options.rounds), warm=warm)

@@ -77,8 +77,11 @@ async def hold(target: Target, count: int, seconds: float) -> tuple[dict[str, fl
     watching = asyncio.create_task(_watch(target, task, seen, began + seconds / 2))
     answers = await asyncio.gather(*(_paid(caller, seconds) for caller in callers))
     late = time.perf_counter() - began - seconds
-    watching.cancel()
     failures = Counter(one for one in answers if one)
+    watching.cancel()
+    for error in await asyncio.gather(watching, return_exceptions=True):
+        if isinstance(error, Exception):
+            failures[f"polls: {error!r}"] = 0
     _close(callers)
     values = {
         "answered": float(count - failures.total()),

@@ -11,14 +11,13 @@ NAMES = (DIRECT, NGINX, GATEWAY, PORTKEY, LITELLM)
 
 @dataclass(slots=True, kw_only=True)
 class Target:
-    """Something that answers calls; `cannot` gives reasons by scenario, `pid` is None for the stub itself."""
+    """Something that answers calls; `pid` is None for the stub itself."""
 
     name: str
     base: str
     pid: int | None = None
     token: str = "none"
     headers: Mapping[str, str] = field(default_factory=dict)
-    cannot: Mapping[str, str] = field(default_factory=dict)
     stop: Callable[[], None] = lambda: None
 
     @property
@@ -28,3 +27,7 @@ class Target:
 
 class UnavailableError(Exception):
     """A target that is not installed here, or did not start; the text says which and why."""
+
+
+class CannotError(Exception):
+    """The target answers no call of this kind; the text says what it answers."""
