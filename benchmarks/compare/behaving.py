@@ -21,6 +21,7 @@ from benchmarks.compare.nginx import IMAGE, MODEL, MODELS
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:\s*chunked", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:\s*100", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection:\s*close", re.IGNORECASE)
 _WORD = re.compile(rb"stub:(delay|b64|run)=([0-9.]+)")
 _PIECE = b"A" * 1_000_000
 _WORDS_WITHIN = 64 * 1024  # bytes at the body's beginning that may hold words
@@ -52,6 +53,8 @@ class Stub:
                 start = await _body(reader, head)
                 await self._answer(head.split(b" ", 2)[:2], start, writer)
                 await writer.drain()
+                if _CLOSE.search(head):
+                    break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

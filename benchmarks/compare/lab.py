@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import psycopg
 
@@ -149,6 +151,7 @@ def lab(said: Callable[[str], None]) -> Iterator[Lab]:
     data = Path(tempfile.mkdtemp(prefix="pxg-bench-"))
     data.chmod(0o711)  # root's servers run as another user, who has to pass through
     servers = EmbeddedServers(data / "servers")
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         (data / "run").mkdir()
         with servers:
@@ -158,5 +161,11 @@ def lab(said: Callable[[str], None]) -> Iterator[Lab]:
             finally:
                 made.close()
     finally:
+        signal.signal(signal.SIGTERM, before)
         for folder in {data, servers.home}:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    """Ends the bench as Ctrl-C does, so that everything it started is stopped and its folder goes."""
+    raise SystemExit(128 + number)
