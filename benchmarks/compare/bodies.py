@@ -89,7 +89,7 @@ def _measure(bench: Bench, name: str, megabytes: int, move: Move) -> None:
 
 def answer(target: Target, megabytes: int) -> int:
     """Gets one large answer and throws it away; its status, 0 when it was cut."""
-    body = order(f"stub:b64={megabytes}", response_format="b64_json").encode()
+    body = order(f"stub:b64={megabytes}").encode()
     return _send(target, PATH, "application/json", body, megabytes * MEGABYTE)
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from benchmarks.compare import goals
 from benchmarks.compare.bench import Options, Scenario
 from benchmarks.compare.results import NOISY, Metric, Results, Row, Spread
+from benchmarks.compare.targets import NAMES
 
 NOTHING = "–"
 
@@ -84,12 +85,17 @@ def as_markdown(run: Run) -> str:
 def scenario_table(metrics: Sequence[Metric], rows: Mapping[tuple[str, str], Row]) -> str:
     """A line for each point and target; columns nobody has a value for are left out."""
     used = [one for one in metrics if any(row.spread(one.key) for row in rows.values())]
-    lines = []
-    for point in dict.fromkeys(point for point, _ in rows):
-        for (of, target), row in rows.items():
-            if of == point:
-                lines.append([point, target + (" *" if row.noisy else ""), *_cells(used, row)])
+    points = list(dict.fromkeys(point for point, _ in rows))
+    ordered = sorted(rows.items(), key=lambda one: (points.index(one[0][0]), _place(one[0][1])))
+    lines = [
+        [point, target + (" *" if row.noisy else ""), *_cells(used, row)] for (point, target), row in ordered
+    ]
     return table(["", "target", *(one.title for one in used)], lines)
+
+
+def _place(target: str) -> int:
+    """The order of targets; what is none of them stays as it was measured."""
+    return NAMES.index(target) if target in NAMES else len(NAMES)
 
 
 def _cells(metrics: Sequence[Metric], row: Row) -> list[str]:
