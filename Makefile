@@ -41,7 +41,7 @@ fmt: dev-venv ## format, and mend what ruff can mend
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-bench: dev-venv ## the benchmarks: ARGS='--help'
+bench: dev-venv ## the gateway beside nginx, Portkey and LiteLLM: ARGS='compare --help', ARGS=--help for the other benchmarks
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 lock: dev-venv ## write requirements/*.lock anew: ARGS=--upgrade for newer versions
