@@ -1,95 +1,13 @@
-"""Log lines and metrics: what the gateway says about itself, by allow-list.
-
-A log line is one JSON object (or one line of text with `log.format = "text"`) of named fields. Only the fields
-below are ever written, so a prompt, a body or a key cannot get into a line by accident. Field values are escaped, so
-nothing a client sends can forge a line.
-"""
+"""Metrics: what the gateway counts and measures of itself, for Prometheus."""
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-FIELDS = (
-    "request_id",
-    "method",
-    "path",
-    "status",
-    "reason",
-    "milliseconds",
-    "upstream_ms",
-    "team",
-    "key",
-    "model",
-    "operation",
-    "hold",
-    "task_id",
-    "upstream_key",
-    "account",
-    "attempts",
-    "cache",
-    "client",
-    "use",
-    "actor",
-    "setting",
-    "detail",
-)
 
 HOLD_EVENTS = ("placed", "settled", "released", "unknown")
 MICRO = 1_000_000
-
-
-def configure(level: str, style: str) -> None:
-    """Sends every log line of the process to standard error, as `json` or `text`."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("gateway").setLevel(level.upper())
-
-
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    found = ((name, getattr(record, name, None)) for name in FIELDS)
-    return {name: value for name, value in found if value is not None}
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-            **_fields(record),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        try:
-            return msgspec.json.encode(line, enc_hook=str).decode()
-        except UnicodeEncodeError:  # half a character, as in file names that are not UTF-8
-            return json.dumps(line, default=str)
-
-
-class _TextFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
-        fields = " ".join(f"{name}={_plain(value)}" for name, value in _fields(record).items())
-        line = f"{at} {record.levelname.lower():7} {_plain(record.getMessage())} {fields}".rstrip()
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
-
-
-def _plain(value: Any) -> str:
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(value))
 
 
 class Metrics:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 
-from gateway import telemetry
+from gateway import logs
 from gateway.admin.oidc_terms import OidcUnavailableError
 from gateway.app import build_app
 from gateway.catalog.price_parser import PriceBookError
@@ -30,7 +30,7 @@ APPLICATION = "gateway.cli.serve:make_app"
 
 def serve(settings: Settings, on_started: Callable[[int], None] | None = None) -> int:
     """Serves until a signal; the exit code: 0 drained, 1 not started or cut short, 2 unusable configuration."""
-    telemetry.configure(settings.log.level, settings.log.format)
+    logs.configure(settings.log.level, settings.log.format)
     for warning in settings.warnings:
         log.warning("settings", extra={"detail": warning})
     try:
@@ -67,7 +67,7 @@ def serve(settings: Settings, on_started: Callable[[int], None] | None = None) -
 def make_app() -> Starlette:
     """The application of one worker process."""
     settings = load()
-    telemetry.configure(settings.log.level, settings.log.format)
+    logs.configure(settings.log.level, settings.log.format)
     return build_app(build(settings, seat=seat_in(os.environ)))
 
 

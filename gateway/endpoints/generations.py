@@ -166,7 +166,9 @@ class Generations:
     async def _concluded(self, hold: Hold, verb: Awaitable[Result], finished: Finished) -> Result:
         """Writes the hold's end down, and beside it the answer for repeats: a slow database is waited for once."""
         repeatable = hold.order.repeatable
-        if repeatable is None:
+        if (
+            repeatable is None or repeatable.idempotency_key is None
+        ):  # the others' answers are kept when they are read
             return await verb
         done, _ = await asyncio.gather(verb, self.repeats.keep(hold.id, repeatable, finished.answer))
         return done

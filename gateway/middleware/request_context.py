@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -188,6 +189,7 @@ def _peer(scope: Scope) -> Address | None:
     return None if client is None else _address(client[0])
 
 
+@lru_cache(maxsize=10_000)
 def _address(text: str) -> Address | None:
     """The address in `text`; IPv4 that arrived on an IPv6 socket as IPv4, so that it meets IPv4 networks."""
     try:

@@ -46,6 +46,10 @@ class RecentCalls:
         call.close = close
         call.answer.set_result(answer)
         self.bytes += _size(answer)
+        if self.bytes > MOST_BYTES:  # of a busy process ten thousand calls are here
+            self._make_room()
+
+    def _make_room(self) -> None:
         for written in [other for other, one in self.calls.items() if one.written]:
             if self.bytes <= MOST_BYTES:
                 break

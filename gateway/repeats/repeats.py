@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -71,7 +72,7 @@ class Repeats:
         self._rules = rules
         self._recent = RecentCalls()
         self._delivered: Batcher[UUID, None] = Batcher(self._send_delivered, lambda hold_id: hold_id)
-        self._work: set[asyncio.Task[Any]] = set()
+        self._work: set[asyncio.Future[Any]] = set()
         self._looks = Looks(records)
         self._keeping: dict[UUID, asyncio.Task[None]] = {}
         self._room_to_keep = asyncio.Semaphore(KEPT_AT_ONCE)
@@ -260,10 +261,20 @@ class Repeats:
         self._events.publish(TOPIC, hold_id.hex)
 
     def _note_delivered(self, hold_id: UUID) -> None:
-        async def noted() -> None:
+        noted = self._delivered.put(hold_id)
+        self._work.add(noted)
+        noted.add_done_callback(partial(self._noted, hold_id))
+
+    def _noted(self, hold_id: UUID, noted: asyncio.Future[None]) -> None:
+        if noted.cancelled() or not isinstance(noted.exception(), GatewayError):
+            self._finish(noted)
+            return
+        self._work.discard(noted)
+
+        async def again() -> None:
             await self._delivered.submit(hold_id)
 
-        self._own(self._until_written(noted))
+        self._own(self._until_written(again))
 
     async def _send_delivered(self, hold_ids: Sequence[UUID], patient: bool) -> list[None]:
         await self._records.delivered(hold_ids, GRACE_SECONDS + TAKEN_SECONDS)
@@ -285,7 +296,7 @@ class Repeats:
         task.add_done_callback(self._finish)
         return task
 
-    def _finish(self, task: asyncio.Task[None]) -> None:
+    def _finish(self, task: asyncio.Future[None]) -> None:
         self._work.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a call's answer could not be kept", exc_info=task.exception())

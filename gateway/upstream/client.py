@@ -13,12 +13,14 @@ import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream
 
-from gateway.spool import SpoolBudget, SpooledBody
+from gateway.spool import PIECE, SpoolBudget, SpooledBody
 from gateway.trust import trusting
 from gateway.upstream import retry_after
 from gateway.upstream.decoding import Decoder, UndecodableError
@@ -80,6 +82,8 @@ class UpstreamClient:
         pool_wait: float = 2.0,
     ) -> None:
         self._base = httpx.URL(base_url)
+        # Putting an address together costs more than sending a small request.
+        self._address = lru_cache(maxsize=100)(lambda path: self._base.copy_with(raw_path=path.encode()))
         self._spool = spool
         self._proxy = proxy or _environment_proxy(self._base)
         self._tls = trusting(ca_file)
@@ -103,7 +107,7 @@ class UpstreamClient:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             auto_decompress=False,
             trust_env=False,
-            read_bufsize=256 * 1024,
+            read_bufsize=PIECE,
             max_line_size=32 * 1024,
             max_field_size=32 * 1024,
         )
@@ -138,9 +142,11 @@ class UpstreamClient:
             response = await self._transport.handle_async_request(request)
         except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
+        # httpx decodes and compares every header of a reply for each one that is asked for.
+        headers = [(name.lower(), value) for name, value in response.headers.raw]
         body = self._spool.body()
         try:
-            await _receive(response, body)
+            await _receive(response, body, _joined(headers, b"content-encoding"))
         except BaseException:
             body.close()
             raise
@@ -148,26 +154,37 @@ class UpstreamClient:
             await response.aclose()
         return Reply(
             status=response.status_code,
-            content_type=_content_type(response.headers),
-            retry_after=retry_after.seconds(response.headers.get("retry-after"), datetime.now(UTC)),
+            content_type=_first(headers, b"content-type"),
+            retry_after=_retry_after(headers),
             body=body,
-            date=response.headers.get("date"),
+            date=_joined(headers, b"date") or None,
         )
 
     def _request(self, call: Call) -> httpx.Request:
         """NotSentError for what cannot be put on the wire: aiohttp would find that out later, by a ValueError."""
         if any(_CONTROL.search(name) or _CONTROL.search(value) for name, value in call.headers):
             raise NotSentError("a header holds control characters")
+        body = call.body
+        small = body is not None and body.in_memory
         try:
-            return httpx.Request(
+            request = httpx.Request(
                 call.method,
-                self._base.copy_with(raw_path=call.path.encode()),
+                self._address(call.path),
                 headers=call.headers,
-                stream=None if call.body is None else _Upload(call.body),
+                stream=_stream(body),
                 extensions={"timeout": self._timeouts},
             )
         except (ValueError, httpx.InvalidURL) as error:
             raise NotSentError("there is no such address") from error
+        if small:
+            request.read()  # so that head and body leave in one write
+        return request
+
+
+def _stream(body: SpooledBody | None) -> httpx.ByteStream | _Upload | None:
+    if body is None:
+        return None
+    return httpx.ByteStream(body.read_small()) if body.in_memory else _Upload(body)
 
 
 class _Upload(httpx.AsyncByteStream):
@@ -180,12 +197,14 @@ class _Upload(httpx.AsyncByteStream):
         return self._body.chunks()
 
 
-async def _receive(response: httpx.Response, body: SpooledBody) -> None:
+async def _receive(response: httpx.Response, body: SpooledBody, coding: str) -> None:
     """Reads the whole reply; of an error no more than anybody reads."""
     stream = response.stream
     assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - tells the type checker
+    if isinstance(stream, AiohttpResponseStream):
+        stream.CHUNK_SIZE = PIECE  # its own is a sixteenth of what is there to read at once
     limit = None if response.is_success else LARGEST_ERROR_BODY
-    decoder = Decoder(response.headers.get("content-encoding", ""))
+    decoder = Decoder(coding)
     try:
         async for chunk in stream:
             for plain in decoder.feed(chunk):
@@ -225,9 +244,22 @@ def _reason(cause: BaseException) -> str:
     return "connecting took too long" if isinstance(cause, TimeoutError) else "no connection"
 
 
-def _content_type(headers: httpx.Headers) -> bytes | None:
-    """The first one's bytes as they came: decoding guesses a charset."""
-    return next((value for name, value in headers.raw if name.lower() == b"content-type"), None) or None
+def _values(headers: list[Header], name: bytes) -> list[bytes]:
+    """Their bytes as they came: decoding guesses a charset."""
+    return [value for key, value in headers if key == name]
+
+
+def _first(headers: list[Header], name: bytes) -> bytes | None:
+    return next(iter(_values(headers, name)), None) or None
+
+
+def _joined(headers: list[Header], name: bytes) -> str:
+    return b", ".join(_values(headers, name)).decode("latin-1")
+
+
+def _retry_after(headers: list[Header]) -> float | None:
+    text = _joined(headers, b"retry-after")
+    return retry_after.seconds(text, datetime.now(UTC)) if text else None
 
 
 def _environment_proxy(url: httpx.URL) -> str | None:

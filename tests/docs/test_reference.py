@@ -13,7 +13,7 @@ import typer
 from prometheus_client.metrics import MetricWrapperBase
 from starlette.routing import Route
 
-from gateway import telemetry
+from gateway import logs, telemetry
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.routes import ROUTES
 from gateway.alerts.facts import KINDS
@@ -102,7 +102,7 @@ def _metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 def test_log_fields_are_listed() -> None:
     listed = [name for row in table(page("docs/operations.md"), "field") for name in spans(row[0])]
-    assert sorted(listed) == sorted(telemetry.FIELDS)
+    assert sorted(listed) == sorted(logs.FIELDS)
 
 
 def test_log_events_to_look_for_are_written_somewhere() -> None:
