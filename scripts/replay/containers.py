@@ -70,7 +70,10 @@ class Containers:
     def writes(self, folder: str) -> bool:
         """Whether the image's user can make a file there."""
         script = ["sh", "-c", 'touch "$0/.probe" && rm "$0/.probe"', folder]
-        return subprocess.run([*self._inside(), *script], env=self.image.env, capture_output=True).returncode == 0
+        return (
+            subprocess.run([*self._inside(), *script], env=self.image.env, capture_output=True).returncode
+            == 0
+        )
 
     def _inside(self) -> list[str]:
         """The image's user without a capability, as `cap_drop: [ALL]` and `no-new-privileges` have it."""

@@ -1,4 +1,4 @@
-"""Postgres and Valkey with what compose gives their images, from the embedded packages, on this namespace's loopback."""
+"""Postgres and Valkey as compose sets them up, from the embedded packages, on loopback of this namespace."""
 
 from __future__ import annotations
 
@@ -47,7 +47,17 @@ def databases(services: Mapping[str, Any], folder: Path) -> Iterator[None]:
     cluster = str(home / "postgres")
     user = wanted["POSTGRES_USER"]
     made = start(
-        [str(binaries.initdb), "-D", cluster, "-U", user, f"--pwfile={secret}", "--auth=scram-sha-256", "-E", "UTF8"],
+        [
+            str(binaries.initdb),
+            "-D",
+            cluster,
+            "-U",
+            user,
+            f"--pwfile={secret}",
+            "--auth=scram-sha-256",
+            "-E",
+            "UTF8",
+        ],
         "initdb",
     )
     if made.wait(60) != 0:
@@ -59,7 +69,8 @@ def databases(services: Mapping[str, Any], folder: Path) -> Iterator[None]:
         ready = services["postgres"]["healthcheck"]["test"]
         tools = binaries.postgres.parent
         wait_until(
-            lambda: subprocess.run([tools / ready[1], *ready[2:]], capture_output=True).returncode == 0, "postgres"
+            lambda: subprocess.run([tools / ready[1], *ready[2:]], capture_output=True).returncode == 0,
+            "postgres",
         )
         create = [tools / "psql", "-h", "127.0.0.1", "-U", user, "-d", "postgres", "-c"]
         subprocess.run(

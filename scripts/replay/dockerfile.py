@@ -123,7 +123,11 @@ def ignored(path: str, patterns: list[tuple[re.Pattern[str], bool]]) -> bool:
 def context(root: Path) -> list[str]:
     """Every file of the build context, relative to `root`."""
     patterns = ignore_patterns((root / ".dockerignore").read_text("utf-8"))
-    tops = [top for top in root.iterdir() if top.name not in (".git", ".venv") or not _excluded(top.name, patterns)]
+    tops = [
+        top
+        for top in root.iterdir()
+        if top.name not in (".git", ".venv") or not _excluded(top.name, patterns)
+    ]
     files = [path for top in tops for path in ([top] if top.is_file() else top.rglob("*")) if path.is_file()]
     names = [path.relative_to(root).as_posix() for path in files]
     return sorted(name for name in names if not ignored(name, patterns))

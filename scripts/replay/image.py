@@ -102,9 +102,13 @@ def _replay(stage: Stage, root: Path, source: Path, built: Mapping[str, Path], i
             # The registry's settings of this machine count, as build arguments would.
             pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
             command = ["chroot", str(root), "sh", "-c", f'cd "$0" && {step.rest}', image.folder]
-            done = subprocess.run(command, env={"HOME": "/root", **pip, **image.env}, capture_output=True, text=True)
+            done = subprocess.run(
+                command, env={"HOME": "/root", **pip, **image.env}, capture_output=True, text=True
+            )
             if done.returncode != 0:
-                raise DockerfileError(f"RUN exited with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+                raise DockerfileError(
+                    f"RUN exited with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+                )
         elif step.name == "USER":
             image.user = step.rest
         elif step.name == "EXPOSE":

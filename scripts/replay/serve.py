@@ -71,7 +71,7 @@ def check_user(inside: Containers, gateway: dict[str, Any]) -> None:
     for place in [*gateway["tmpfs"], *volumes]:
         if not inside.writes(place):
             raise ReplayError(f"{place} cannot be written to")
-    for place in ("/", "/opt/gateway", "/opt/gateway/bin", "/var/tmp"):  # noqa: S108 - it is meant
+    for place in ("/", "/opt/gateway", "/opt/gateway/bin", "/var/tmp"):
         if inside.writes(place):
             raise ReplayError(f"{place} can be written to")
     if (inside.root / "opt/gateway/bin/pip").exists():

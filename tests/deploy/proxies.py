@@ -83,7 +83,9 @@ def nginx(folder: Path, certificate: Path, plain: int, secure: int, upstreams: t
     return [binary, "-c", str(whole), "-p", str(folder)]
 
 
-def haproxy(folder: Path, certificate: Path, plain: int, secure: int, upstreams: tuple[int, ...]) -> list[str]:
+def haproxy(
+    folder: Path, certificate: Path, plain: int, secure: int, upstreams: tuple[int, ...]
+) -> list[str]:
     """The example as it is; checked by `haproxy -c`."""
     text = page(HAPROXY)
     servers = "".join(f"    server gateway-{port} 127.0.0.1:{port}\n" for port in upstreams)

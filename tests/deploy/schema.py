@@ -32,4 +32,6 @@ def _schema(name: str) -> dict[str, Any]:
 
 def _problems(schema: dict[str, Any], document: dict[str, Any]) -> list[str]:
     validator = jsonschema_rs.validator_for(schema)
-    return [f"{'/'.join(map(str, one.instance_path))}: {one.message}" for one in validator.iter_errors(document)]
+    return [
+        f"{'/'.join(map(str, one.instance_path))}: {one.message}" for one in validator.iter_errors(document)
+    ]

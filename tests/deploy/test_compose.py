@@ -76,7 +76,9 @@ def test_secrets_are_fresh_and_good_enough(project: Path, tmp_path: Path) -> Non
 def test_the_example_names_what_make_env_writes_and_compose_reads(project: Path) -> None:
     example = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", page(".env.example"), re.MULTILINE))
     text = page("docker-compose.yml")
-    read = set(re.findall(r"\$\{(\w+)", text)) | set(re.findall(r"^\s+environment: (\w+)$", text, re.MULTILINE))
+    read = set(re.findall(r"\$\{(\w+)", text)) | set(
+        re.findall(r"^\s+environment: (\w+)$", text, re.MULTILINE)
+    )
     handed_on = set(re.findall(r"^  (GATEWAY_\w+):$", text, re.MULTILINE))
     own = set(re.findall(r"\$\$\{(\w+)", text))
     assert set(made(project, "sandbox")) <= example

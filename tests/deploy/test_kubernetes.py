@@ -49,7 +49,8 @@ def container() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("file", "document"), [(file, document) for file, document in documents() if document["kind"] not in OTHERS]
+    ("file", "document"),
+    [(file, document) for file, document in documents() if document["kind"] not in OTHERS],
 )
 def test_kubernetes_accepts_it(file: str, document: dict[str, Any]) -> None:
     assert kubernetes_problems(document) == []
@@ -60,7 +61,9 @@ def test_a_misspelt_field_would_be_found() -> None:
     assert "replica" in " ".join(kubernetes_problems(wrong))
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed: no kustomization was built")
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl is not installed: no kustomization was built"
+)
 @pytest.mark.parametrize("everything", [False, True])
 def test_kustomize_builds_it(tmp_path: Path, everything: bool) -> None:
     """As it is, and with all that is commented out."""
@@ -74,14 +77,18 @@ def test_kustomize_builds_it(tmp_path: Path, everything: bool) -> None:
     )
     assert done.returncode == 0, done.stderr
     built = list(yaml.safe_load_all(done.stdout))
-    assert [problem for found in built if found["kind"] not in OTHERS for problem in kubernetes_problems(found)] == []
+    assert [
+        problem for found in built if found["kind"] not in OTHERS for problem in kubernetes_problems(found)
+    ] == []
     assert {found["metadata"].get("namespace") for found in built if found["kind"] != "Namespace"} == {
         "pixapi-gateway"
     }
     kinds = {found["kind"] for found in built}
     assert ({"HorizontalPodAutoscaler", "ServiceMonitor", "Ingress"} <= kinds) == everything
     deployment = next(found for found in built if found["kind"] == "Deployment")
-    assert ("replicas" in deployment["spec"]) != everything, "an autoscaler and a fixed number work against each other"
+    assert ("replicas" in deployment["spec"]) != everything, (
+        "an autoscaler and a fixed number work against each other"
+    )
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     job = next(found for found in built if found["kind"] == "Job")
     assert job["spec"]["template"]["spec"]["containers"][0]["image"] == image
@@ -105,7 +112,9 @@ def test_a_pod_has_time_for_its_drain() -> None:
 
 
 def test_a_database_that_is_away_restarts_nobody() -> None:
-    paths = {name: container()[f"{name}Probe"]["httpGet"]["path"] for name in ("readiness", "liveness", "startup")}
+    paths = {
+        name: container()[f"{name}Probe"]["httpGet"]["path"] for name in ("readiness", "liveness", "startup")
+    }
     assert paths == {"readiness": "/readyz", "liveness": "/healthz", "startup": "/healthz"}
 
 

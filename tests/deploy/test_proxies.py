@@ -19,7 +19,8 @@ KINDS = [
     pytest.param(
         kind,
         marks=pytest.mark.skipif(
-            program(kind) is None, reason=f"Debian's package '{package}' is not installed: {kind} was not tried"
+            program(kind) is None,
+            reason=f"Debian's package '{package}' is not installed: {kind} was not tried",
         ),
     )
     for kind, package in (("nginx", "nginx-light"), ("haproxy", "haproxy"))
@@ -67,7 +68,9 @@ def test_calls_arrive_with_the_clients_address(front: Proxy, key: str) -> None:
     """The key is for one address; what a client says of itself does not count. A dead gateway is passed over."""
     with client(front, key) as here:
         for _ in range(4):
-            answer = here.post("/v1/images/generations", json=ORDER, headers={"x-forwarded-for": "203.0.113.9"})
+            answer = here.post(
+                "/v1/images/generations", json=ORDER, headers={"x-forwarded-for": "203.0.113.9"}
+            )
             assert answer.status_code == 200, answer.text
             assert answer.headers["x-credits-charged"] == "2"
             assert answer.headers["x-request-id"]

@@ -51,7 +51,9 @@ def test_the_dockerfile_has_what_an_image_needs() -> None:
     assert user.rest == "10001:10001"
     installs = [step.rest for step in build.steps if step.name == "RUN" and " install --req" in step.rest]
     assert all("--require-hashes" in step for step in installs)
-    assert "/opt/gateway/bin/pip install --require-hashes --requirement requirements/runtime.lock" in installs[0]
+    assert (
+        "/opt/gateway/bin/pip install --require-hashes --requirement requirements/runtime.lock" in installs[0]
+    )
 
 
 def test_the_image_serves_where_compose_and_health_check_look() -> None:
@@ -112,5 +114,3 @@ def test_variables_are_put_in_as_compose_does(tmp_path: Path) -> None:
     file = tmp_path / "compose.yml"
     file.write_text('a: "${X:-7}"\nb: ["$$X", "${Y}"]\n')
     assert compose.load(file, {"Y": "y"}) == {"a": "7", "b": ["$X", "y"]}
-
-

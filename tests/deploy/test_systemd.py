@@ -19,7 +19,9 @@ def values(key: str) -> list[str]:
     return [line.partition("=")[2] for line in page(UNIT).splitlines() if line.startswith(f"{key}=")]
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze: the unit was not verified")
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="no systemd-analyze: the unit was not verified"
+)
 def test_systemd_accepts_it(tmp_path: Path) -> None:
     """With a program that is installed here in place of ours."""
     unit = tmp_path / "pixapi-gateway.service"
