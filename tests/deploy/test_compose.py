@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from gateway.settings import load
 from scripts.replay import compose
@@ -126,6 +127,22 @@ def test_the_sandbox_is_what_its_switch_says(project: Path) -> None:
     assert "profiles" not in found["gateway"]
     assert "http://sandbox:8090" in found["demo"]["command"][0]
     assert found["sandbox"]["command"][4] == "8090"
+
+
+def test_prometheus_and_grafana_find_what_they_are_given(project: Path) -> None:
+    found = services(project)
+    scrapes = yaml.safe_load(page("deploy/monitoring/prometheus.yml"))["scrape_configs"][0]
+    (secret,) = found["prometheus"]["secrets"]
+    assert secret["target"] == scrapes["authorization"]["credentials_file"]
+    assert scrapes["static_configs"][0]["targets"] == ["gateway:8080"]
+    mounts = dict(mount.split(":")[:2] for mount in found["grafana"]["volumes"])
+    (source,) = yaml.safe_load(page("deploy/monitoring/grafana-datasource.yml"))["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    assert source["isDefault"], "the dashboard's variable takes the default"
+    (provider,) = yaml.safe_load(page("deploy/monitoring/grafana-provider.yml"))["providers"]
+    shown = mounts["./deploy/monitoring/grafana-dashboard.json"]
+    assert shown.rpartition("/")[0] == provider["options"]["path"]
+    assert found["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == shown
 
 
 def test_paid_calls_are_not_cut_off(project: Path) -> None:
