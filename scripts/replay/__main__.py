@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,8 @@ def main() -> int:
     if reason := impossible():
         print(f"Cannot replay the Dockerfile: {reason}.", file=sys.stderr)
         return 2
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     folder = Path(tempfile.mkdtemp(prefix="pxg-replay-"))
     folder.chmod(0o711)
     try:
@@ -54,9 +57,10 @@ def main() -> int:
         scripts.mkdir(parents=True)
         shutil.copy(ROOT / "scripts" / "make_env.sh", scripts)
         subprocess.run([scripts / "make_env.sh", "sandbox"], check=True, stdout=sys.stderr)
-        return _step([], "build", folder, str(base_python())) or _step(["--net"], "serve", folder)
+        python = str(base_python())
+        return _step([], "build", folder, python) or _step(["--net"], "serve", folder, python)
     finally:
-        shutil.rmtree(folder)
+        _remove(folder)
 
 
 def _step(namespaces: list[str], module: str, folder: Path, *arguments: str) -> int:
@@ -67,9 +71,24 @@ def _step(namespaces: list[str], module: str, folder: Path, *arguments: str) -> 
     try:
         return child.wait()
     except BaseException:
-        os.kill(child.pid, signal.SIGTERM)
+        # unshare's end is its child's (--kill-child), and that one's end is everybody's in its namespace.
+        child.kill()
         child.wait()
         raise
+
+
+def _remove(folder: Path) -> None:
+    """What was killed a moment ago may still be writing."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"cannot be removed: {folder}")
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -47,14 +47,21 @@ def run(command: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def mount_view(folder: Path) -> Path:
-    """This machine's root, copied on write into `folder`/upper; its /dev and /proc. Call in a mount namespace."""
+def mount_view(folder: Path, source: Path, python: Path) -> Path:
+    """This machine's root, copied on write into `folder`/upper, without the checkout. Call in a mount namespace."""
     upper, work, root = (folder / name for name in ("upper", "work", "root"))
     for one in (upper, work, root):
         one.mkdir(parents=True, exist_ok=True)
     run(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", str(root)])
     run(["mount", "--rbind", "/dev", str(root / "dev")])
     run(["mount", "-t", "proc", "proc", str(root / "proc")])
+    inside = root / python.relative_to("/")
+    if not (inside / "bin").exists():  # it lies on a file system of its own
+        inside.mkdir(parents=True, exist_ok=True)
+        run(["mount", "--bind", "-o", "ro", str(python), str(inside)])
+    checkout = root / source.relative_to("/")
+    checkout.mkdir(parents=True, exist_ok=True)
+    run(["mount", "-t", "tmpfs", "-o", "mode=0700", "tmpfs", str(checkout)])
     return root
 
 
@@ -64,26 +71,26 @@ def build(source: Path, folder: Path, python: Path) -> None:
     built: dict[str, Path] = {}
     for number, stage in enumerate(stages):
         say(f"FROM {stage.image} (here: {python}/bin/python)")
-        root = mount_view(folder / f"stage-{number}")
-        _prepare(root, source, python)
+        root = mount_view(folder / f"stage-{number}", source, python)
+        _prepare(root, python)
         image = _replay(stage, root, source, built, Image(env={"PATH": f"{python}/bin:{SYSTEM_PATH}"}))
         built[stage.name or str(number)] = root
     image.save(folder / "image.json")
     (folder / "last").symlink_to(f"stage-{len(stages) - 1}")
 
 
-def _prepare(root: Path, source: Path, python: Path) -> None:
+def _prepare(root: Path, python: Path) -> None:
     """What docker's base image would have, and not what this machine has beside it."""
     inside = root / python.relative_to("/")
     for parent in [inside, *inside.parents]:
-        if parent != root and parent.is_relative_to(root):
-            parent.chmod(parent.stat().st_mode | 0o055)
+        mode = parent.stat().st_mode
+        if parent != root and parent.is_relative_to(root) and mode & 0o055 != 0o055:
+            parent.chmod(mode | 0o055)
     if not (inside / "bin" / "python").exists():
         (inside / "bin" / "python").symlink_to("python3")
     for name in ("opt/gateway", "opt/build", "src", "wheels", "var/spool/pixapi-gateway"):
         if (root / name).exists():
             raise DockerfileError(f"/{name} is on this machine already")
-    run(["mount", "-t", "tmpfs", "-o", "mode=0700", "tmpfs", str(root / source.relative_to("/"))])
     run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(root / "tmp")])
 
 

@@ -21,19 +21,18 @@ from typing import Any
 from scripts.replay import compose
 from scripts.replay.containers import Containers, ReplayError, prepare, stop, wait_until
 from scripts.replay.databases import databases
-from scripts.replay.image import Image, mount_view, run, say
+from scripts.replay.image import Image, mount_view, say
 
 _SET_FLAGS, _UP_RUNNING = 0x8914, 0x41
 
 
-def main(source: Path, folder: Path) -> None:
+def main(source: Path, folder: Path, python: Path) -> None:
     """Everything compose does for the gateway and the profile `sandbox`."""
     loopback_up()
     environ = compose.read_env((folder / "project" / ".env").read_text("utf-8"))
     services = compose.load(source / "docker-compose.yml", environ)["services"]
     image = Image.load(folder / "image.json")
-    root = mount_view((folder / "last").resolve())
-    run(["mount", "-t", "tmpfs", "-o", "mode=0700", "tmpfs", str(root / source.relative_to("/"))])
+    root = mount_view((folder / "last").resolve(), source, python)
     prepare(root, services["gateway"], list(services))
     inside = Containers(root, image, environ)
     check_user(inside, services["gateway"])
@@ -110,4 +109,4 @@ def loopback_up() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
