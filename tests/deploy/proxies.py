@@ -60,8 +60,9 @@ def proxy(kind: str, folder: Path, *upstreams: int) -> Iterator[Proxy]:
 def nginx(folder: Path, certificate: Path, plain: int, secure: int, upstreams: tuple[int, ...]) -> list[str]:
     """The example within the least that nginx wants around it; checked by `nginx -t`."""
     text = page(NGINX)
+    (server,) = re.findall(r"^    server 127.*\n", text, re.MULTILINE)
     for old, new in (
-        ("    server 127.0.0.1:8080;", "".join(f"    server 127.0.0.1:{port};\n" for port in upstreams)),
+        (server, "".join(server.replace("127.0.0.1:8080", f"127.0.0.1:{port}") for port in upstreams)),
         ("listen 80;", f"listen 127.0.0.1:{plain};"),
         ("listen 443 ssl;", f"listen 127.0.0.1:{secure} ssl;"),
         ("/etc/nginx/tls/gateway.example.com.pem", str(certificate)),
