@@ -32,7 +32,7 @@ def test_the_image_is_built_migrates_serves_and_answers() -> None:
         "gateway got SIGTERM and exited with 0",
     ):
         assert line in done.stdout
-    assert set(Path(tempfile.gettempdir()).glob("pxg-replay-*")) == before
+    assert set(Path(tempfile.gettempdir()).glob("pxg-replay-*")) <= before
     assert "pxg-replay-" not in Path("/proc/mounts").read_text()
 
 
