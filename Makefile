@@ -3,7 +3,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check fmt bench lock env replay clean quickstart-venv dev-venv
+.PHONY: help run test chaos check fmt bench lock licences audit sbom rooms env replay clean quickstart-venv dev-venv
 
 ARGS ?=
 JOBS ?= 3
@@ -42,11 +42,23 @@ fmt: dev-venv ## format, and mend what ruff can mend
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-bench: dev-venv ## the benchmarks: ARGS='--help'
+bench: dev-venv ## the gateway beside nginx, Portkey and LiteLLM: ARGS='compare --help', ARGS=--help for the other benchmarks
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 lock: dev-venv ## write requirements/*.lock anew: ARGS=--upgrade for newer versions
 	@scripts/lock.sh $(ARGS)
+
+licences: dev-venv ## write docs/licences.md anew, from the packages' own metadata
+	@.venv/bin/python -m scripts.licences
+
+audit: dev-venv ## look every locked package up in the vulnerability service; 3 when it cannot be asked
+	@scripts/audit.sh
+
+sbom: dev-venv ## bill of materials of what runs, CycloneDX: build/sbom.cdx.json
+	@.venv/bin/python -m scripts.sbom
+
+rooms: dev-venv ## draw docs/images/rooms.svg anew, from the layers in pyproject.toml
+	@.venv/bin/python -m scripts.draw_rooms
 
 env: ## .env with fresh secrets for docker compose: SANDBOX=1 for a simulated Pixapi
 	@scripts/make_env.sh $(if $(SANDBOX),sandbox)

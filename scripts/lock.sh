@@ -32,6 +32,10 @@ echo '→ requirements/installer.lock'
 echo 'uv>=0.13' | uv pip compile - "$@" --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
     --no-header --no-annotate --quiet --output-file requirements/installer.lock
 
+echo '→ requirements/audit.lock'
+echo 'pip-audit>=2.10' | uv pip compile - "$@" --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
+    --no-header --no-annotate --quiet --output-file requirements/audit.lock
+
 # One .venv serves them all, so a package must have the same version in each.
 for name in runtime quickstart; do
     pins dev >.venv/.dev-pins

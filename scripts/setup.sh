@@ -49,6 +49,11 @@ install_lock() {
     "$python" -m pip install -qq --require-hashes --requirement "$lock"
 }
 
+# What a link leads to is somebody else's: making it anew would empty it for all who use it.
+if [ -L .venv ]; then
+    fail "$PWD/.venv is a link to $(readlink .venv), which is left as it is; remove the link, and this makes a .venv here."
+fi
+
 # A .venv whose interpreter has gone, or that was copied or moved here from another folder, is made anew.
 if ! grep -qF "$PWD/.venv" .venv/bin/activate 2>/dev/null ||
     ! "$python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +16,7 @@ import httpx
 
 from gateway import __version__
 from gateway.admin.oidc_terms import ProviderError
+from gateway.trust import trusting
 
 LARGEST_ANSWER = 1024 * 1024
 CONNECT_SECONDS = 5.0
@@ -27,7 +27,7 @@ class ProviderHttp:
     """GET and POST of JSON. `ca_file` is trusted instead of the system's authorities."""
 
     def __init__(self, ca_file: str | None = None) -> None:
-        self._tls = ssl.create_default_context(cafile=ca_file)
+        self._tls = trusting(ca_file)
 
     async def get(self, url: str, bearer: str | None = None) -> dict[str, Any]:
         """The JSON object at `url`; ProviderError for everything else."""

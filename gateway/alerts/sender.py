@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import time
 import urllib.request
 from random import Random
@@ -27,6 +26,7 @@ from gateway.db.engine import Database
 from gateway.errors import GatewayError
 from gateway.pool.vault import Vault, VaultError
 from gateway.telemetry import Metrics
+from gateway.trust import trusting
 
 log = logging.getLogger("gateway.alerts")
 
@@ -54,7 +54,7 @@ class Sender:
         self._metrics = metrics
         self._every = every
         self._proxy = proxy
-        self._tls = ssl.create_default_context(cafile=ca_file)
+        self._tls = trusting(ca_file)
         self._random = Random()  # noqa: S311 - spreads load, guards nothing
         self._woken = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None

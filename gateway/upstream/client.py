@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from gateway.spool import SpoolBudget, SpooledBody
+from gateway.trust import trusting
 from gateway.upstream import retry_after
 from gateway.upstream.decoding import Decoder, UndecodableError
 from gateway.upstream.headers import Header
@@ -82,7 +82,7 @@ class UpstreamClient:
         self._base = httpx.URL(base_url)
         self._spool = spool
         self._proxy = proxy or _environment_proxy(self._base)
-        self._tls = ssl.create_default_context(cafile=ca_file)
+        self._tls = trusting(ca_file)
         self._max_connections = max_connections
         self._timeouts = {"connect": connect_timeout, "read": None, "pool": connect_timeout + pool_wait}
         self._pool_wait = pool_wait

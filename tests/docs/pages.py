@@ -22,7 +22,7 @@ def page(name: str) -> str:
 
 def pages() -> list[str]:
     """Every page of the documentation, by its path from the root of the project."""
-    found = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+    found = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
     return [str(path.relative_to(ROOT)) for path in found]
 
 

@@ -10,7 +10,8 @@ from gateway.credits import rollups
 from gateway.limits import limits
 from gateway.pool import checks
 from gateway.tasks import reconciler, watch
-from tests.docs.pages import ROOT, blocks, page, spans, table
+from scripts import draw_rooms
+from tests.docs.pages import ROOT, page, spans, table
 
 GATEWAY = ROOT / "gateway"
 CONTRACTS = tomllib.loads(page("pyproject.toml"))["tool"]["importlinter"]["contracts"]
@@ -29,13 +30,14 @@ def test_every_room_has_its_row_and_no_other() -> None:
     assert sorted(listed) == sorted(rooms())
 
 
-def test_the_picture_shows_the_layers_of_the_contract() -> None:
-    drawn = [
-        sorted(re.sub(r"\(.*\)", "", line).split())
-        for line in blocks(page("docs/architecture.md"))[0].splitlines()
-    ]
-    contract = [sorted(re.findall(r"(?<![(\w])\w+", layer)) for layer in LAYERS["layers"]]
-    assert drawn == contract
+def test_the_picture_is_drawn_from_the_layers_of_the_contract() -> None:
+    assert page("docs/images/rooms.svg") == draw_rooms.svg(), "run: make rooms"
+    assert "(images/rooms.svg)" in page("docs/architecture.md")
+
+
+def test_the_picture_has_a_box_for_every_room() -> None:
+    boxes = re.findall(r'class="name"[^>]*>([^<]+)<', page("docs/images/rooms.svg"))
+    assert sorted(boxes) == sorted(rooms() | {"__main__"})
 
 
 def test_background_work_has_the_intervals_of_the_source() -> None:

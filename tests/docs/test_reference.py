@@ -16,6 +16,7 @@ from starlette.routing import Route
 from gateway import telemetry
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.routes import ROUTES
+from gateway.alerts.facts import KINDS
 from gateway.app import routes
 from gateway.cli.main import app
 from gateway.composition import build
@@ -224,3 +225,11 @@ def _flags(command: Any) -> set[str]:
 def test_sandbox_page_lists_the_faults_and_no_others() -> None:
     listed = [spans(row[0])[0] for row in table(page("docs/sandbox.md"), "fault")]
     assert sorted(listed) == sorted(fault.label for fault in CATALOGUE)
+
+
+# Alerts -----------------------------------------------------------------------------------------------------
+
+
+def test_alerts_page_lists_the_kinds_and_no_others() -> None:
+    listed = [spans(row[0])[0] for row in table(page("docs/alerts.md"), "alert")]
+    assert sorted(listed) == sorted(KINDS)

@@ -78,6 +78,7 @@ def test_another_program_on_the_port(served: Gateway, pixapi: Process) -> None:
     assert (code, _failed(checks)) == (1, {"port"})
 
 
+@pytest.mark.long
 def test_a_wrong_master_key(served: Gateway) -> None:
     code, checks = _doctor(served.environment, SECRETS__MASTER_KEYS=OTHER)
     assert (code, _failed(checks)) == (1, {"upstream key main"})
@@ -135,6 +136,7 @@ def test_pixapi_is_not_there(served: Gateway) -> None:
     assert "upstream.base_url" in checks["Pixapi"]["advice"]
 
 
+@pytest.mark.long
 async def test_a_clock_that_is_wrong(served: Gateway) -> None:
     dated = ("date", "Sun, 01 Mar 2026 12:00:00 GMT")
     async with scripted(answering(200, LIST, ("content-type", "application/json"), dated)) as pixapi:

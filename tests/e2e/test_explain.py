@@ -175,6 +175,7 @@ def test_an_unknown_outcome_until_an_admin_has_resolved_it(caller: Caller) -> No
 # The command line -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_command_line_tells_the_same(caller: Caller) -> None:
     refused = caller.paid(key=caller.served.key(caller.team, allowed_models=["veo"]))
     told = _explain(caller, refused.headers["x-request-id"], "--json")

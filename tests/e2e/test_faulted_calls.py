@@ -58,6 +58,7 @@ def here(database_url: str, redis_url: str) -> Iterator[Rig]:
         yield made
 
 
+@pytest.mark.long
 def test_none_is_executed_or_charged_twice(here: Rig) -> None:
     answered = asyncio.run(calls(here))
     eventually(lambda: not here.rows("SELECT id FROM holds WHERE state = 'held'"), 60, every=0.1)

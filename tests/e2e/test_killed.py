@@ -76,6 +76,7 @@ def test_killed_while_the_body_arrives(here: Rig) -> None:
     adds_up(here)
 
 
+@pytest.mark.long
 def test_killed_right_after_the_answers(here: Rig) -> None:
     with doomed(here) as process, caller(process.base, here.key) as client:
         settled = [post(client, SYNC, "x", f"answered-{number}") for number in range(5)]

@@ -132,6 +132,7 @@ def test_prometheus_takes_the_rules_and_answers_every_query(rig: Rig, tmp_path: 
         assert not {rule["name"] for rule in loaded if rule["state"] == "firing"} & FALSE_ALARMS
 
 
+@pytest.mark.long
 def test_a_replaced_worker_keeps_its_number_and_begins_again(rig: Rig) -> None:
     before = placed(rig.page())
     parent = psutil.Process(rig.gateway.process.child.pid)

@@ -54,6 +54,7 @@ def admin(printed: dict[str, Any], method: str, path: str, **options: Any) -> An
     return answer.json()
 
 
+@pytest.mark.long
 def test_first_start_and_later_ones(data: Path) -> None:
     port = free_port()
     printed, url = first_start(data, port)

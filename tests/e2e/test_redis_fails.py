@@ -66,6 +66,7 @@ def flood_for_ten(pair: Pair, breaking: Callable[[], None], every: float) -> Non
     assert pair.counter(team) == (20 * MICRO, 0)
 
 
+@pytest.mark.long
 def test_credits_are_exact_while_redis_is_flushed_and_killed(database_url: str, valkey: OwnValkey) -> None:
     with pair_on(database_url, valkey.url) as pair:
 
@@ -82,6 +83,7 @@ def test_credits_are_exact_while_redis_is_flushed_and_killed(database_url: str, 
         assert pair.gateway.call("GET", "/ledger/verify")["ok"]
 
 
+@pytest.mark.long
 def test_slow_redis_slows_nobody_for_long(database_url: str, valkey: OwnValkey, slow: ProxyThread) -> None:
     settings = {"GATEWAY_REDIS__BREAKER_SECONDS": "2"}
     with rig(database_url, f"redis://127.0.0.1:{slow.port}", settings, "--speed", "0.1") as here:
@@ -107,6 +109,7 @@ def test_slow_redis_slows_nobody_for_long(database_url: str, valkey: OwnValkey, 
         eventually(lambda: poll(0) and metric(here, "gateway_redis_open") == 0, 10)
 
 
+@pytest.mark.long
 def test_a_replica_that_takes_no_writes_is_lived_with(database_url: str, valkey: OwnValkey) -> None:
     with (
         own_valkey("--replicaof", "127.0.0.1", str(valkey.port)) as replica,

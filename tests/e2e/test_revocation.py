@@ -169,6 +169,7 @@ def test_every_change_of_a_key_or_its_team_is_heard_of(pair: Pair) -> None:
             harness.eventually(lambda expected=expected: seen(other) == expected, WITH_REDIS)
 
 
+@pytest.mark.long
 def test_a_team_suspended_by_a_command_is_stopped_at_both(pair: Pair) -> None:
     team = pair.team()
     with pair.clients(pair.one.key(team)) as clients:
@@ -209,6 +210,7 @@ def test_without_redis_a_key_ends_with_its_principal_however_often_it_is_used(cu
         assert dead - answered <= WITHOUT_REDIS + OBSERVING
 
 
+@pytest.mark.long
 def test_without_redis_a_command_does_its_work_and_the_bound_holds(cut_off: Pair) -> None:
     key = cut_off.one.key(cut_off.team())
     with cut_off.clients(key) as clients:

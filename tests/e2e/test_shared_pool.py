@@ -40,10 +40,15 @@ class Pair:
         secret = new_secret(account)
         label = f"shared {next(_numbers)}"
         self.one.upstream_key(secret, label, account=account, **fields)
-        team = self.one.key(self.one.team(f"Warm {next(_numbers)}")["slug"])
-        with caller(self.other.base, team) as client:
-            eventually(lambda: client.get("/v1/models").status_code == 200, every=0.1)
+        series = f'gateway_upstream_key_rests{{upstream_key="{label}",use="paid"}}'
+        eventually(
+            lambda: all(series in self.metrics(base) for base in (self.one.base, self.other.base)), every=0.1
+        )
         return secret
+
+    def metrics(self, base: str) -> str:
+        """What one of the two exposes."""
+        return httpx.get(f"{base}/metrics", headers=self.one.admin.headers, verify=False).text
 
     def paid(self, secret: str) -> int:
         """How many paid calls reached Pixapi with the key."""
@@ -90,6 +95,7 @@ def test_a_rest_that_one_process_learns_counts_at_the_other_within_a_second(pair
     assert (pair.paid(empty), pair.paid(well) >= 10) == (1, True)
 
 
+@pytest.mark.long
 def test_caps_and_weights_hold_for_both_together(pair: Pair, team: str) -> None:
     capped = pair.add(weight=1000, max_in_flight=3)
     light, heavy = pair.add(weight=1), pair.add(weight=3)

@@ -145,6 +145,7 @@ def test_what_never_ends_stays_held(here: Rig, broken: dict[str, Submitted]) -> 
     assert concluded(here, broken["stuck"]).state == "settled"
 
 
+@pytest.mark.long
 def test_two_processes_read_and_settle_as_one(here: Rig) -> None:
     with harness.beside(here.gateway.environment):
         tasks = [submit(here, "A wave [fault:duration=4]") for _ in range(8)]
@@ -182,6 +183,7 @@ def lease_ends(here: Rig, task: Submitted) -> None:
     here.rows("UPDATE tasks SET leased_until = now() WHERE id = %s RETURNING id", task.id)
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_and_started_again(database_url: str, redis_url: str) -> None:
     with rig(database_url, redis_url) as here:
         task = submit(here, "A wave [fault:duration=4]")

@@ -84,6 +84,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_a_second_start_continues_with_the_database_and_an_empty_cache(data: Path) -> None:
     servers = EmbeddedServers(data)
     with servers:
@@ -226,6 +227,7 @@ def test_folders_whose_path_is_no_socket_path(data: Path, name: str) -> None:
     assert not sockets.exists()
 
 
+@pytest.mark.long
 def test_a_server_that_does_not_stop_is_killed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "STOP_SECONDS", 0.3)
     servers = EmbeddedServers(data, durable=False)
@@ -264,6 +266,7 @@ def test_without_any_program_the_error_says_what_to_install(
         EmbeddedServers(data).start()
 
 
+@pytest.mark.long
 def test_the_systems_programs_are_the_fallback(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not list(embedded_binaries.SYSTEM_POSTGRES.glob("*/bin/initdb")):
         pytest.skip("no system Postgres is installed here")
@@ -332,6 +335,7 @@ def test_root_copies_programs_out_of_a_closed_folder_once(
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
+@pytest.mark.long
 def test_databases_are_created_from_a_template_and_dropped(data: Path) -> None:
     with EmbeddedServers(data, durable=False) as servers:
         template = create_database(servers.database_url, "a template")

@@ -227,6 +227,7 @@ async def test_a_command_s_announcement_takes_its_time_at_most(
 
 
 @pytest.mark.parametrize("reply", [b"-NOPERM no permissions\r\n", b"", None])
+@pytest.mark.long
 async def test_a_command_does_its_work_in_silence_whatever_redis_says(
     database: FlakyDatabase, module_database_url: str, reply: bytes | None
 ) -> None:

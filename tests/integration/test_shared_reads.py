@@ -33,6 +33,7 @@ async def poll(process: Process, task: str, *, renew: bool = False) -> Reading:
     return await process.reader.read(TEAM, task, "req_1", renew=renew)
 
 
+@pytest.mark.long
 async def test_a_task_is_read_once_per_interval_by_all_processes(rig: Rig) -> None:
     task, _ = await rig.task(await rig.upstream_key(), due=False)
     processes = [await rig.process() for _ in range(3)]
@@ -55,6 +56,7 @@ async def test_no_cache_does_not_pass_the_interval(rig: Rig) -> None:
     assert rig.pixapi.reads[task] == 1
 
 
+@pytest.mark.long
 async def test_a_key_keeps_to_its_reads_a_second_over_all_processes(rig: Rig) -> None:
     key = await rig.upstream_key()
     await rig.run(NOTE_SLOTS)

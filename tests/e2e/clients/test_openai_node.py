@@ -120,6 +120,7 @@ def test_sdk_never_pays_twice_for_an_unknown_outcome(run: Run, stage: Stage) -> 
     assert [entry["executed"] for entry in stage.sent("Lost, from Node")] == [True]
 
 
+@pytest.mark.long
 def test_sdk_that_gives_up_early_gets_the_one_answer(run: Run, stage: Stage) -> None:
     for answer, prompt in zip(run("gives-up-early"), ("Hasty,", "Hasty edit,"), strict=True):
         png_size(fetch(answer["data"][0]["url"]))

@@ -195,6 +195,7 @@ def test_a_team_suspended_while_it_waits_is_told_nothing(here: Rig) -> None:
     eventually(lambda: here.client.get("/gateway/account").status_code == 200)
 
 
+@pytest.mark.long
 def test_who_waits_while_the_process_drains_is_answered_at_its_end(here: Rig) -> None:
     with harness.beside(here.gateway.environment) as process, here.caller(here.key) as client:
         client.base_url = httpx.URL(process.base)

@@ -94,6 +94,7 @@ def test_a_file_may_not_have_a_byte_more(shared: Rig) -> None:
         refused(shared, shared.client.post(EDITS, content=content, headers=FORM))
 
 
+@pytest.mark.long
 def test_a_form_may_not_be_larger_than_64_mebibytes(shared: Rig) -> None:
     whole = form([*ORDER, *(file("image[]", b"\xff" * 21 * MIB) for _ in range(3)), file("image[]", b"x")])
     too_large = form(

@@ -172,6 +172,7 @@ def test_our_own_refusals_leave_the_key_free(here: Rig) -> None:
 @pytest.mark.parametrize(
     ("marker", "status"), [("reset_after_execute", 502), ("hang_after_execute", 504), ("half_body", 502)]
 )
+@pytest.mark.long
 def test_an_unknown_outcome_is_replayed_until_an_admin_releases_it(
     here: Rig, marker: str, status: int
 ) -> None:
@@ -392,6 +393,7 @@ def test_a_retry_of_an_unknown_outcome_is_not_sent(here: Rig) -> None:
 
 
 @pytest.mark.parametrize("kind", ["generate", "edit"])
+@pytest.mark.long
 def test_the_real_sdk_that_gives_up_early_gets_the_one_answer(here: Rig, kind: str) -> None:
     text = prompt("[fault:delay=2.5]")
     with openai.OpenAI(

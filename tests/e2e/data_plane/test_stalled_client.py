@@ -133,6 +133,7 @@ def spooled(rig: Rig) -> float:
     return float(line.rsplit(" ", 1)[1])
 
 
+@pytest.mark.long
 def test_who_takes_nothing_does_not_keep_a_process_that_ends(database_url: str, redis_url: str) -> None:
     with rig(
         database_url,
@@ -161,6 +162,7 @@ def test_who_has_read_everything_calls_anew(here: Rig, megabytes: float, connect
     assert here.held(again).id != hold.id
 
 
+@pytest.mark.long
 def test_who_reads_slowly_to_the_end_has_its_answer(here: Rig) -> None:
     text = f"Cup {uuid.uuid4().hex} [fault:big=0.9]"
     connection, ident = stalled(here, text)
@@ -176,6 +178,7 @@ def test_who_reads_slowly_to_the_end_has_its_answer(here: Rig) -> None:
 
 # As above: whether it is still being relayed, or was handed over whole.
 @pytest.mark.parametrize("megabytes", [0.9, 9])
+@pytest.mark.long
 def test_while_it_stalls_another_process_has_the_answer(here: Rig, megabytes: float) -> None:
     text = f"Cup {uuid.uuid4().hex} [fault:big={megabytes}]"
     connection, ident = stalled(here, text)

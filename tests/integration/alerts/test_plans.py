@@ -51,6 +51,7 @@ async def full(alerting: Alerting) -> Alerting:
     return alerting
 
 
+@pytest.mark.long
 async def test_a_snapshot_reads_little(full: Alerting) -> None:
     await _no_large_table_is_read_from_end_to_end(full)
     best = 1e9

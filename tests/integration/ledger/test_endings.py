@@ -177,6 +177,7 @@ async def test_a_cost_above_the_hold_is_booked_in_full(book: Book) -> None:
     book.proven()
 
 
+@pytest.mark.long
 async def test_ten_thousand_tenths_are_a_thousand(book: Book) -> None:
     team = book.team()
     await book.quota(team.owner(), "month", 1000)

@@ -66,6 +66,7 @@ async def test_a_cancelled_hold_is_released_while_others_keep_coming(book: Book)
 
 
 @pytest.mark.parametrize("lost", [1, 2])
+@pytest.mark.long
 async def test_an_answer_that_is_lost_changes_nothing(book: Book, lost: int) -> None:
     team = book.team()
     await book.quota(team.owner(), "month", 3)
@@ -168,6 +169,7 @@ async def test_a_locked_counter_delays_or_refuses_and_never_leaves_a_hold(book: 
     book.proven()
 
 
+@pytest.mark.long
 async def test_a_locked_team_delays_no_other_for_long(book: Book) -> None:
     slow, other = book.team(), book.team()
     for team in (slow, other):
@@ -200,6 +202,7 @@ async def test_a_locked_team_delays_no_other_for_long(book: Book) -> None:
     book.proven()
 
 
+@pytest.mark.long
 async def test_whoever_waits_for_a_hold_hears_within_five_seconds(book: Book) -> None:
     team = book.team()
     await book.quota(team.owner(), "month", 100)

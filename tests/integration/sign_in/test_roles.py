@@ -162,6 +162,7 @@ async def test_a_viewer_reads_and_changes_nothing(site: Site) -> None:
             assert by_header == 303, "pages are for browsers"
 
 
+@pytest.mark.long
 async def test_an_admin_passes_every_check_of_the_role(site: Site) -> None:
     token = (await site.token("admin")).secret
     browser = await site.signed_in(token)
@@ -171,6 +172,7 @@ async def test_an_admin_passes_every_check_of_the_role(site: Site) -> None:
             assert await ask(browser, method, path) not in (401, 403), (method, path)
 
 
+@pytest.mark.long
 async def test_no_row_takes_a_team_key_or_what_has_ended(site: Site) -> None:
     key = await team_key(site)
     assert await ask(site.browser(), "GET", "/gateway/account", key) == 200, "the key is good for its own"

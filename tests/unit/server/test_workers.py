@@ -79,7 +79,7 @@ def test_a_second_signal_ends_what_does_not_end(tmp_path: Path) -> None:
 
     with meanwhile(act):
         assert Workers(partial(worker_targets.stubborn, tmp_path), 2, 60).run() == 1
-    assert time.monotonic() - ended[0] < 1.3
+    assert time.monotonic() - ended[0] < 10  # at once, however busy the machine: not after the 60 s
     assert not any(psutil.pid_exists(pid) for pid in pids(tmp_path))
 
 
