@@ -3,7 +3,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check fmt bench lock licences audit sbom rooms env clean quickstart-venv dev-venv
+.PHONY: help run test chaos check fmt bench lock licences audit sbom rooms env replay clean quickstart-venv dev-venv
 
 ARGS ?=
 JOBS ?= 3
@@ -13,6 +13,7 @@ SECONDS ?= 60
 CLIENTS ?= 4000
 CALLS ?= 1000
 PYTHON ?=
+SANDBOX ?=
 export PYTHON
 
 help: ## this list
@@ -59,8 +60,11 @@ sbom: dev-venv ## bill of materials of what runs, CycloneDX: build/sbom.cdx.json
 rooms: dev-venv ## draw docs/images/rooms.svg anew, from the layers in pyproject.toml
 	@.venv/bin/python -m scripts.draw_rooms
 
-env: ## .env with fresh secrets for docker compose
-	@scripts/make_env.sh
+env: ## .env with fresh secrets for docker compose: SANDBOX=1 for a simulated Pixapi
+	@scripts/make_env.sh $(if $(SANDBOX),sandbox)
+
+replay: dev-venv ## the Dockerfile and compose without docker, as root on Linux: build, migrate, serve, one call
+	@.venv/bin/python -m scripts.replay $(ARGS)
 
 clean: ## remove .venv, caches and builds; the quickstart's data stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache build dist

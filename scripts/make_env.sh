@@ -1,5 +1,6 @@
 #!/bin/sh
 # Writes .env for docker compose: fresh secrets that only this user may read. Never overwrites one.
+# `scripts/make_env.sh sandbox` has the gateway call the simulated Pixapi of the profile `sandbox`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,6 +18,16 @@ cat >.env <<END
 GATEWAY_SECRETS__MASTER_KEYS=$(secret)
 GATEWAY_SECRETS__KEY_PEPPER=$(secret)
 GATEWAY_ADMIN__BOOTSTRAP_TOKEN=$(secret)
+GATEWAY_METRICS__TOKEN=$(secret)
 POSTGRES_PASSWORD=$(secret)
+GRAFANA_PASSWORD=$(secret)
 END
-echo 'Wrote .env (mode 0600). Next: docker compose up -d --build'
+next='docker compose up -d --build'
+if [ "${1:-}" = sandbox ]; then
+    cat >>.env <<END
+COMPOSE_PROFILES=sandbox
+GATEWAY_UPSTREAM__BASE_URL=http://sandbox:8090
+END
+    next='docker compose run --rm --build demo'
+fi
+echo "Wrote .env (mode 0600). Next: $next"
