@@ -12,7 +12,7 @@ from benchmarks.compare.bench import Bench, take_turns
 from benchmarks.compare.children import free_port
 from benchmarks.compare.lab import FAST
 from benchmarks.compare.paid import PATH, order
-from benchmarks.compare.proc import MIB, resident
+from benchmarks.compare.proc import MIB, cpu_seconds, resident
 from benchmarks.compare.results import Metric, Sample
 from benchmarks.compare.targets import DIRECT, GATEWAY, NAMES, PORTKEY, Target
 
@@ -25,7 +25,7 @@ class Cold:
 
     name = "cold"
     title = "Cold start to the first 200 (list of models; Portkey: a paid call)"
-    metrics = (Metric("seconds", "seconds", 2), Metric("mib", "MiB then", 0))
+    metrics = (Metric("seconds", "seconds", 2), Metric("cpu", "CPU seconds", 2), Metric("mib", "MiB then", 0))
 
     def run(self, bench: Bench) -> None:
         starts: dict[str, Callable[[], Target]] = {}
@@ -40,10 +40,12 @@ class Cold:
                 try:
                     first_answer(started)
                     seconds = time.perf_counter() - began
-                    memory = 0 if started.pid is None else resident(started.pid)
+                    memory, cpu = (
+                        (resident(started.pid), cpu_seconds([started.pid])) if started.pid else (0, 0.0)
+                    )
                 finally:
                     started.stop()
-            return Sample({"seconds": seconds, "mib": memory / MIB}, spent.noise)
+            return Sample({"seconds": seconds, "cpu": cpu, "mib": memory / MIB}, spent.noise)
 
         take_turns(bench, self.name, ["first 200"], there, turn)
 

@@ -10,10 +10,7 @@ from pathlib import Path
 from benchmarks.compare.children import Child, free_port, listens
 
 MODEL = "gemini-2.5-flash-image"
-IMAGE = (
-    '{"created":1761000000,"data":[{"url":"https://files.example.com/picture.png"}],'
-    '"usage":{"input_tokens":12,"output_tokens":1290,"total_tokens":1302}}'
-)
+IMAGE = '{"created":1761000000,"data":[{"url":"https://files.example.com/picture.png"}]}'
 SUBMITTED = (
     f'{{"id":"task_$request_id","object":"task","status":"submitted","model":"{MODEL}","progress":0,'
     '"created_at":1761000000}'

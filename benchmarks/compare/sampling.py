@@ -1,4 +1,4 @@
-"""Runs the gateway's command line and looks at its stack after every millisecond of CPU, between two SIGUSR1.
+"""Runs the gateway's command line and looks at its stack every few milliseconds of CPU, between two SIGUSR1.
 
 `python -m benchmarks.compare.sampling FILE serve`: the counts are written to FILE at the second signal. Only the
 main thread is seen, where the event loop runs; time inside C belongs to the Python frame that called it.
