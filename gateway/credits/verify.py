@@ -101,6 +101,7 @@ async def verify(connection: AsyncConnection, *, in_turn: bool = False) -> Proof
         (queries.ORPHANS, _orphan),
         (queries.COUNTERS, _counter),
         (queries.USAGE, _bucket),
+        (queries.PRUNED_USAGE, _pruned),
         (rollup_queries.DIFFERING, _summed),
         (queries.TASKS, _task),
     ):
@@ -220,6 +221,13 @@ def _bucket(row: Any) -> Difference:
 
 def _summed(row: Any) -> Difference:
     subject = f"{row.utc_day}, the day's sum, {row.slug or row.team_id} {row.model} {row.operation}"
+    return Difference(
+        kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
+    )
+
+
+def _pruned(row: Any) -> Difference:
+    subject = f"{row.utc_day}, of a pruned month, {row.slug or row.team_id} {row.model} {row.operation}"
     return Difference(
         kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
     )

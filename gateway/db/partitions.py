@@ -1,7 +1,8 @@
 """The months of the partitioned tables, made ahead of time by whichever process comes first.
 
 A partition is made as a table of its own and then attached, each in a transaction of its own. Attaching locks the
-default partition for a moment; a `lock_timeout` below the ledger's own lets paid calls pass first, and it is tried again.
+default partition for a moment; a `lock_timeout` below the ledger's own lets paid calls pass first, and it is tried
+again.
 """
 
 from __future__ import annotations

@@ -132,26 +132,31 @@ BEGIN
 END
 $$;
 
--- The months from one on that have no partition, and those that have rows in a default partition.
+-- What is missing of the months from one on, of those that have rows in a default partition, and of those that were made
+-- in part.
 CREATE FUNCTION gateway_missing_partitions(first_month date, months integer)
 RETURNS TABLE (parent text, month date) LANGUAGE sql STABLE AS $$
     WITH wanted AS (
-        SELECT p.parent, (date_trunc('month', first_month) + n * interval '1 month')::date AS month
-        FROM unnest(ARRAY['holds', 'ledger_entries', 'attempts']) AS p(parent), generate_series(0, months - 1) AS n
+        SELECT (date_trunc('month', first_month) + n * interval '1 month')::date AS month
+        FROM generate_series(0, months - 1) AS n
         UNION
-        SELECT s.parent, date_trunc('month', to_timestamp(
+        SELECT date_trunc('month', to_timestamp(
                    ('x' || left(replace(s.id::text, '-', ''), 12))::bit(48)::bigint / 1000.0) AT TIME ZONE 'UTC')::date
-        FROM (SELECT 'holds' AS parent, id FROM holds_default
-              UNION ALL SELECT 'ledger_entries', hold_id FROM ledger_entries_default
-              UNION ALL SELECT 'attempts', hold_id FROM attempts_default) s
+        FROM (SELECT id FROM holds_default
+              UNION ALL SELECT hold_id FROM ledger_entries_default
+              UNION ALL SELECT hold_id FROM attempts_default) s
         WHERE s.id >= gateway_month_bound('2020-01-01')
           AND s.id < gateway_month_bound((date_trunc('month', first_month) + months * interval '1 month')::date)
+        UNION
+        SELECT to_date(right(c.relname, 7), 'YYYY_MM') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = ANY (ARRAY['holds', 'ledger_entries', 'attempts']::regclass[])
+          AND c.relname ~ '_[0-9]{4}_[0-9]{2}$'
     )
-    SELECT w.parent, w.month FROM wanted w
+    SELECT p.parent, w.month FROM wanted w CROSS JOIN unnest(ARRAY['holds', 'ledger_entries', 'attempts']) AS p(parent)
     WHERE w.month >= gateway_pruned_until()
       AND NOT EXISTS (SELECT FROM pg_inherits i
-                      WHERE i.inhrelid = to_regclass(w.parent || to_char(w.month, '_YYYY_MM')))
-    ORDER BY w.month, w.parent
+                      WHERE i.inhrelid = to_regclass(p.parent || to_char(w.month, '_YYYY_MM')))
+    ORDER BY w.month, p.parent
 $$;
 
 CREATE OR REPLACE FUNCTION gateway_ensure_partitions(first_month date, months integer) RETURNS integer

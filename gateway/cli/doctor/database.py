@@ -237,10 +237,11 @@ async def _column(connection: AsyncConnection, query: Any, parameters: dict[str,
 def _stray(table: str) -> Any:
     key = "id" if table == "holds" else "hold_id"
     # Of pruned months a few rows stay, see gateway/credits/pruning.py.
-    return text(
-        f"SELECT EXISTS (SELECT FROM {table}_default WHERE {key} >= coalesce((SELECT "  # noqa: S608 - one of PARTITIONED
-        "gateway_month_bound((max(month) + interval '1 month')::date) FROM pruned_months), gateway_month_bound('1970-01-01')))"
-    )
+    return text(f"""
+        SELECT EXISTS (SELECT FROM {table}_default WHERE {key} >= coalesce(
+            (SELECT gateway_month_bound((max(month) + interval '1 month')::date) FROM pruned_months),
+            gateway_month_bound('1970-01-01')))
+    """)  # noqa: S608 - one of PARTITIONED
 
 
 _SERVER = text("""
