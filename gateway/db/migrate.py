@@ -44,16 +44,10 @@ def upgrade(url: str, revision: str = "head") -> tuple[str | None, str | None]:
 
     At this release's schema the partitions of the coming months are made too. Raises MigrationError.
     """
-
-    def verb(config: Config) -> None:
-        command.upgrade(config, revision)
-        connection = config.attributes["connection"]
-        connection.commit()
-        if _revision_of(connection) == head():
-            connection.commit()
-            ensure_after_migration(connection)
-
-    return _run(url, verb)
+    found = _run(url, lambda config: command.upgrade(config, revision))
+    if found[1] == head():
+        _make_partitions(url)
+    return found
 
 
 def downgrade(url: str, revision: str = "-1") -> tuple[str | None, str | None]:
@@ -104,6 +98,16 @@ def _run(url: str, verb: Callable[[Config], None]) -> tuple[str | None, str | No
         except exc.DBAPIError as error:
             connection.rollback()
             raise MigrationError(f"The migration failed and was rolled back: {error.orig}") from error
+
+
+def _make_partitions(url: str) -> None:
+    with _connection(url) as connection, _turn(url):
+        try:
+            ensure_after_migration(connection)
+        except exc.DBAPIError as error:
+            connection.rollback()
+            done = "The schema is up to date, but not every partition of the coming months was made; run it again"
+            raise MigrationError(f"{done}: {error.orig}") from error
 
 
 def _in_tries(connection: Connection, verb: Callable[[Config], None]) -> None:

@@ -22,7 +22,7 @@ from gateway.settings.secrets import mask_address
 
 SECONDS = 15.0
 LEAST_VERSION = 14
-GUARDED = ("audit_entries", "ledger_entries")
+GUARDED = ("audit_entries", "carried_usage", "ledger_entries", "pruned_months")
 PARTITIONED = ("attempts", "holds", "ledger_entries")
 UPGRADE = "run: pixapi-gateway db upgrade"
 

@@ -19,7 +19,8 @@ STAYING = {"serve", "quickstart", "sandbox"}  # until they are stopped
 # Flags that are no field of the API: they choose what is done, or how it is printed.
 OWN = {
     "--json", "--help", "--yes", "-y", "--csv", "--repair", "--offline", "--revision", "--from", "--to",
-    "--limited", "--no-enforce", "--unfinished", "--disabled", "--id", "--before", "--export", "--no-export", "--dry-run",
+    "--limited", "--no-enforce", "--unfinished", "--disabled", "--id",
+    "--before", "--export", "--no-export", "--dry-run",
 }  # fmt: skip
 
 
