@@ -15,6 +15,7 @@ EXAMPLES: Mapping[str, str] = {
     "db upgrade": "db upgrade",
     "db downgrade": "db downgrade --revision 0008 --yes",
     "db current": "db current",
+    "db prune": "db prune --before 2026-08-01 --export /srv/exports --dry-run",
     "config check": "config check --json",
     "config show": "config show --json",
     "upstream-keys add": "upstream-keys add --label main --account company < key.txt",

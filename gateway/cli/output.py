@@ -69,6 +69,16 @@ def confirm(question: str, *, yes: bool) -> None:
     typer.confirm(question, abort=True, err=True)
 
 
+def confirm_by_typing(question: str, word: str, *, yes: bool) -> None:
+    """Asks for a word to be typed before something large goes for good; without a terminal only `--yes` answers."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageProblem(f"{question} There is no terminal to ask on: repeat the command with --yes.")
+    if typer.prompt(f"{question} Type {word} to go on", default="", show_default=False, err=True) != word:
+        raise typer.Abort
+
+
 def read_secret(prompt: str) -> str:
     """A secret from a hidden prompt, or the first line of a stdin that is no terminal. Never from argv."""
     typed = sys.stdin.isatty()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway import errors
 from gateway.credits.amount import to_text
 from gateway.credits.ledger import conclude
+from gateway.credits.pruning import pruned_until
 from gateway.credits.terms import Conclusion
 from gateway.db import audit
 from gateway.db.changes import frozen
@@ -110,7 +111,8 @@ async def find(connection: AsyncConnection, hold: str) -> ListedHold:
     """The hold with this id; 404 when there is none."""
     row = (await connection.execute(_query().where(holds.c.id == _id_in(hold)))).one_or_none()
     if row is None:
-        raise _unknown()
+        until = await pruned_until(connection)
+        raise _unknown() if until is None or UUID(hold) >= lowest_uuid7(_midnight(until)) else _pruned(until)
     return _hold(row)
 
 
@@ -192,6 +194,17 @@ def _id_in(text: str) -> UUID:
 
 def _unknown() -> errors.GatewayError:
     return errors.not_found("There is no hold with this id.", "hold_not_found")
+
+
+def _pruned(until: date) -> errors.GatewayError:
+    text = (
+        f"What was placed before {until} has been pruned; the month's export has this hold, if there was one."
+    )
+    return errors.not_found(text, "hold_not_found")
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, datetime.min.time(), UTC)
 
 
 def _query() -> Select[Any]:

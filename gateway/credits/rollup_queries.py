@@ -39,7 +39,8 @@ DUE = text(
 
 ALONE = text("SELECT pg_try_advisory_xact_lock(hashtextextended('gateway usage days', 0))")
 
-# One statement, so one snapshot: the marks that go are those of changes the sums have in them.
+# One statement, so one snapshot: the marks that go are those of changes the sums have in them. The holds of pruned
+# months are gone, so what they went through is as it was summed before.
 SUM = text(
     """
     WITH seen AS (
@@ -71,11 +72,12 @@ SUM = text(
         SELECT upstream_key_id, count(*) AS requests, sum(settled) AS credits
         FROM holds
         WHERE id >= :lowest AND id < :highest AND placed_at >= :start AND placed_at < :end
-          AND state = 'settled' AND upstream_key_id IS NOT NULL
+          AND state = 'settled' AND upstream_key_id IS NOT NULL AND CAST(:day AS date) >= gateway_pruned_until()
         GROUP BY upstream_key_id
     ), served_gone AS (
         DELETE FROM upstream_key_days d
         WHERE d.utc_day = :day AND d.upstream_key_id NOT IN (SELECT s.upstream_key_id FROM served s)
+          AND CAST(:day AS date) >= gateway_pruned_until()
     ), served_written AS (
         INSERT INTO upstream_key_days AS d (utc_day, upstream_key_id, requests, credits)
         SELECT :day, s.upstream_key_id, s.requests, s.credits FROM served s
@@ -98,7 +100,8 @@ _CLEAN = """
 THROUGH = text(
     f"""
     WITH {_CLEAN}, days AS (
-        SELECT d.utc_day, d.lowest, d.highest, d.utc_day IN (SELECT c.utc_day FROM clean c) AS summed
+        SELECT d.utc_day, d.lowest, d.highest,
+               d.utc_day IN (SELECT c.utc_day FROM clean c) OR d.utc_day < gateway_pruned_until() AS summed
         FROM unnest(CAST(:days AS date[]), CAST(:lowest AS uuid[]), CAST(:highest AS uuid[]))
              AS d(utc_day, lowest, highest)
     )

@@ -2,7 +2,8 @@
 
 Each fault is named once. A hold whose entries are not those its row calls for is disputed: it is reported, and what it
 may or may not have added elsewhere counts there as a range. A counter that is gone, with its quota or by a change of
-time zone, must have been emptied by its entries, and no open hold may still be on it.
+time zone, must have been emptied by its entries, and no open hold may still be on it. Of pruned months their entries
+were carried forward, and usage is compared by days with what was carried.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gateway import errors
 from gateway.credits import counters, rollup_queries, rollups
 from gateway.credits import verify_queries as queries
 from gateway.credits.amount import to_text
+from gateway.credits.pruning import pruned_until
 from gateway.db import audit
 from gateway.db.engine import allow
 
@@ -96,11 +98,13 @@ async def verify(connection: AsyncConnection, *, in_turn: bool = False) -> Proof
         "orphaned": (await connection.execute(queries.ORPHANED)).scalars().all(),
     }
     found: list[Difference] = []
+    pruned = await pruned_until(connection) is not None
     for query, described in (
         (queries.HOLDS, _hold),
         (queries.ORPHANS, _orphan),
         (queries.COUNTERS, _counter),
         (queries.USAGE, _bucket),
+        *([(queries.PRUNED_USAGE, _pruned)] if pruned else []),
         (rollup_queries.DIFFERING, _summed),
         (queries.TASKS, _task),
     ):
@@ -220,6 +224,13 @@ def _bucket(row: Any) -> Difference:
 
 def _summed(row: Any) -> Difference:
     subject = f"{row.utc_day}, the day's sum, {row.slug or row.team_id} {row.model} {row.operation}"
+    return Difference(
+        kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
+    )
+
+
+def _pruned(row: Any) -> Difference:
+    subject = f"{row.utc_day}, of a pruned month, {row.slug or row.team_id} {row.model} {row.operation}"
     return Difference(
         kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
     )

@@ -132,6 +132,9 @@ _OLDEST = """
         WHERE i.inhparent = 'holds'::regclass AND c.relname ~ '_[0-9]{4}_[0-9]{2}$'
     )
 """
+# What was placed before this instant is in pruned months, whose holds are gone: it is compared by days, with the sums
+# they left and with the few holds of those days that stayed.
+_CUT = "cut AS (SELECT gateway_pruned_until()::timestamp AT TIME ZONE 'UTC' AS at)"
 _BUCKETS = """
     expected AS (
         SELECT date_bin('15 minutes', v.placed_at, '2000-01-01T00:00:00Z') AS starts_at, v.team_id, v.key_id,
@@ -151,16 +154,19 @@ _BUCKETS = """
         FROM {views} v GROUP BY 1, 2, 3, 4, 5
     )
 """
-USAGE = text(
-    f"""
-    WITH {_DISPUTED_VIEWS}, all_views AS (
+_EVERY_BUCKET = f"""
+    {_DISPUTED_VIEWS}, all_views AS (
         SELECT h.placed_at, h.team_id, h.key_id, h.model, h.operation, h.flags, h.estimated, d.id IS NULL AS sound,
                CASE WHEN h.state = 'settled' THEN coalesce(h.settled, 0) ELSE 0 END AS r_settled,
                CASE WHEN d.id IS NOT NULL THEN d.e_settled
                     WHEN h.state = 'settled' THEN h.settled ELSE 0 END AS e_settled,
                coalesce(d.e_failed, h.state IN ('released', 'unknown')) AS e_failed
         FROM holds h LEFT JOIN views d ON d.id = h.id
-    ), {_OLDEST}, {_BUCKETS.format(views="all_views")}
+    ), {_OLDEST}, {_CUT}, {_BUCKETS.format(views="all_views")}
+"""
+USAGE = text(
+    f"""
+    WITH {_EVERY_BUCKET}
     SELECT starts_at, team_id, key_id, model, operation, t.slug,
            coalesce(u.requests, 0) AS requests, coalesce(u.failed, 0) AS failed,
            coalesce(u.shadow_refused, 0) AS shadow_refused, coalesce(u.credits, 0) AS credits,
@@ -178,8 +184,62 @@ USAGE = text(
         AND coalesce(u.credits, 0) BETWEEN coalesce(x.credits_least, 0) AND coalesce(x.credits_most, 0)
         AND coalesce(u.estimated_credits, 0)
             BETWEEN coalesce(x.estimated_least, 0) AND coalesce(x.estimated_most, 0)
-    ) AND (x.requests IS NOT NULL OR starts_at >= (SELECT at FROM oldest))
+    ) AND (x.requests IS NOT NULL OR starts_at >= (SELECT at FROM oldest)) AND starts_at >= (SELECT at FROM cut)
     ORDER BY starts_at, team_id, key_id, model, operation LIMIT :most
+    """
+)
+
+_SUMMED = (
+    "requests",
+    "shadow_refused",
+    "failed",
+    "failed_least",
+    "failed_most",
+    "credits",
+    "credits_least",
+    "credits_most",
+    "estimated",
+    "estimated_least",
+    "estimated_most",
+)
+PRUNED_USAGE = text(
+    f"""
+    WITH {_EVERY_BUCKET}, told AS (
+        SELECT utc_day, team_id, model, operation, {", ".join(f"sum({name}) AS {name}" for name in _SUMMED)}
+        FROM (
+            SELECT (x.starts_at AT TIME ZONE 'UTC')::date AS utc_day, x.team_id, x.model, x.operation,
+                   {", ".join(f"x.{name}" for name in _SUMMED)}
+            FROM expected x WHERE x.starts_at < (SELECT at FROM cut)
+            UNION ALL
+            SELECT c.utc_day, c.team_id, c.model, c.operation, c.requests, c.shadow_refused, c.failed, c.failed,
+                   c.failed, c.credits, c.credits, c.credits, c.estimated_credits, c.estimated_credits,
+                   c.estimated_credits
+            FROM carried_usage c
+        ) t GROUP BY 1, 2, 3, 4
+    ), stored AS (
+        SELECT (b.starts_at AT TIME ZONE 'UTC')::date AS utc_day, b.team_id, b.model, b.operation,
+               sum(b.requests) AS requests, sum(b.failed) AS failed, sum(b.shadow_refused) AS shadow_refused,
+               sum(b.credits)::bigint AS credits, sum(b.estimated_credits)::bigint AS estimated
+        FROM usage_buckets b WHERE b.starts_at < (SELECT at FROM cut) GROUP BY 1, 2, 3, 4
+    )
+    SELECT utc_day, team_id, model, operation, t.slug,
+           coalesce(u.requests, 0) AS requests, coalesce(u.failed, 0) AS failed,
+           coalesce(u.shadow_refused, 0) AS shadow_refused, coalesce(u.credits, 0) AS credits,
+           coalesce(u.estimated, 0) AS estimated,
+           coalesce(x.requests, 0) AS e_requests, coalesce(x.failed, 0) AS e_failed,
+           coalesce(x.shadow_refused, 0) AS e_shadow_refused, coalesce(x.credits, 0)::bigint AS e_credits,
+           coalesce(x.estimated, 0)::bigint AS e_estimated
+    FROM stored u
+    FULL JOIN told x USING (utc_day, team_id, model, operation)
+    LEFT JOIN teams t ON t.id = team_id
+    WHERE NOT (
+        coalesce(u.requests, 0) = coalesce(x.requests, 0)
+        AND coalesce(u.shadow_refused, 0) = coalesce(x.shadow_refused, 0)
+        AND coalesce(u.failed, 0) BETWEEN coalesce(x.failed_least, 0) AND coalesce(x.failed_most, 0)
+        AND coalesce(u.credits, 0) BETWEEN coalesce(x.credits_least, 0) AND coalesce(x.credits_most, 0)
+        AND coalesce(u.estimated, 0) BETWEEN coalesce(x.estimated_least, 0) AND coalesce(x.estimated_most, 0)
+    ) AND (x.requests IS NOT NULL OR utc_day >= (SELECT min(month) FROM pruned_months))
+    ORDER BY utc_day, team_id, model, operation LIMIT :most
     """
 )
 
@@ -238,9 +298,9 @@ REPAIR_MISSING = text(
 )
 REPAIR_USAGE = text(
     f"""
-    WITH {_OWN_VIEWS}, {_OLDEST}, {_BUCKETS.format(views="views")}, gone AS (
+    WITH {_OWN_VIEWS}, {_OLDEST}, {_CUT}, {_BUCKETS.format(views="views")}, gone AS (
         DELETE FROM usage_buckets u
-        WHERE u.team_id = :team AND u.starts_at >= (SELECT at FROM oldest)
+        WHERE u.team_id = :team AND u.starts_at >= (SELECT at FROM oldest) AND u.starts_at >= (SELECT at FROM cut)
           AND NOT EXISTS (SELECT FROM expected x WHERE {_OWN_BUCKET})
         RETURNING 1
     ), changed AS (
@@ -248,7 +308,7 @@ REPAIR_USAGE = text(
         SET requests = x.requests, failed = x.failed, shadow_refused = x.shadow_refused, credits = x.credits,
             estimated_credits = x.estimated
         FROM expected x
-        WHERE {_OWN_BUCKET}
+        WHERE {_OWN_BUCKET} AND u.starts_at >= (SELECT at FROM cut)
           AND (u.requests, u.failed, u.shadow_refused, u.credits, u.estimated_credits)
               <> (x.requests, x.failed, x.shadow_refused, x.credits, x.estimated)
         RETURNING 1
@@ -258,7 +318,7 @@ REPAIR_USAGE = text(
         SELECT x.starts_at, x.team_id, x.key_id, x.model, x.operation, (x.placed_at AT TIME ZONE t.time_zone)::date,
                x.requests, x.failed, x.shadow_refused, x.credits, x.estimated
         FROM expected x JOIN teams t ON t.id = x.team_id
-        WHERE NOT EXISTS (SELECT FROM usage_buckets u WHERE {_OWN_BUCKET})
+        WHERE NOT EXISTS (SELECT FROM usage_buckets u WHERE {_OWN_BUCKET}) AND x.starts_at >= (SELECT at FROM cut)
         RETURNING 1
     )
     SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM changed) + (SELECT count(*) FROM made)

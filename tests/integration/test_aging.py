@@ -1,10 +1,10 @@
-"""Holds past their time, and the partitions of the coming months, on a real Postgres."""
+"""Holds past their time, on a real Postgres."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -12,8 +12,6 @@ import pytest
 from gateway.credits.aging import Aged, Ages, Aging
 from gateway.credits.amount import MICRO
 from gateway.credits.terms import Conclusion
-from gateway.db.partitions import ensure_partitions
-from gateway.ids import uuid7
 from tests.integration.task_rig import QUOTE, Rig, done, running, tasks_on
 
 
@@ -115,39 +113,3 @@ async def test_many_holds_age_in_two_processes_at_once_and_each_once(rig: Rig) -
     assert sum(one.settled for one in (*found, left)) == len(held)
     used = await rig.run("SELECT sum(credits) AS credits FROM usage_buckets")
     assert used[0].credits == QUOTE * len(held)
-
-
-# Partitions ----------------------------------------------------------------------------------------------
-
-
-async def test_partitions_of_the_coming_months_are_made_once_by_whoever_comes_first(rig: Rig) -> None:
-    months = list(_months(3))
-    for parent in ("holds", "ledger_entries", "attempts"):
-        await rig.run(f"DROP TABLE {parent}_{months[1]}, {parent}_{months[2]}")
-    await asyncio.gather(*(ensure_partitions(rig.database) for _ in range(5)))
-    rows = await rig.run(
-        "SELECT relname FROM pg_class WHERE relname ~ '_[0-9]{4}_[0-9]{2}$' AND relkind = 'r'"
-    )
-    expected = {f"{parent}_{month}" for parent in ("holds", "ledger_entries", "attempts") for month in months}
-    assert {row.relname for row in rows} == expected
-
-
-async def test_rows_that_lie_in_the_default_partition_already_stop_nothing(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
-    month = list(_months(3))[2]
-    await rig.run(f"DROP TABLE attempts_{month}")
-    first = datetime.strptime(month, "%Y_%m").replace(tzinfo=UTC)
-    await rig.run(
-        "INSERT INTO attempts (hold_id, number, upstream_key_id, outcome, milliseconds) VALUES (:id, 1, :id, 'x', 1)",
-        id=uuid7(int(first.timestamp() * 1000) + 5),
-    )
-    await ensure_partitions(rig.database)
-    assert "partitions of the coming months were not made" in caplog.text
-
-
-def _months(count: int) -> Iterator[str]:
-    now = datetime.now(UTC)
-    for ahead in range(count):
-        year, month = divmod(now.year * 12 + now.month - 1 + ahead, 12)
-        yield f"{year:04}_{month + 1:02}"

@@ -22,6 +22,7 @@ from gateway.admin.story import Facts
 from gateway.credits import history, holds
 from gateway.credits.history import CountedOn, Entry
 from gateway.credits.holds import Attempt, ListedHold
+from gateway.credits.pruning import pruned_until
 from gateway.db import audit_listing
 from gateway.db.audit_listing import AuditEntry
 from gateway.repeats import records
@@ -40,7 +41,7 @@ async def explain(api: AdminApi, call: AdminCall[Nothing, Nothing]) -> ExplainAn
     deadline = asyncio.get_running_loop().time() + SECONDS
     while not (facts := await _told(api, request_id)):
         if asyncio.get_running_loop().time() > deadline:
-            raise errors.not_found(wording.NOWHERE, "request_not_found")
+            raise errors.not_found(await _nowhere(api), "request_not_found")
         await asyncio.sleep(EVERY)
     newest, *earlier = [of_facts(one) for one in facts]
     return ExplainAnswer(
@@ -53,6 +54,14 @@ async def explain(api: AdminApi, call: AdminCall[Nothing, Nothing]) -> ExplainAn
         attempts=newest.attempts,
         earlier=earlier,
     )
+
+
+async def _nowhere(api: AdminApi) -> str:
+    async with api.database.autocommit() as connection:
+        until = await pruned_until(connection)
+    if until is None:
+        return wording.NOWHERE
+    return f"{wording.NOWHERE} What was placed before {until} has been pruned: look into the months' exports."
 
 
 async def _told(api: AdminApi, request_id: str) -> list[Facts]:

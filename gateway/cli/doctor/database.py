@@ -22,7 +22,7 @@ from gateway.settings.secrets import mask_address
 
 SECONDS = 15.0
 LEAST_VERSION = 14
-GUARDED = ("audit_entries", "ledger_entries")
+GUARDED = ("audit_entries", "carried_usage", "ledger_entries", "pruned_months")
 PARTITIONED = ("attempts", "holds", "ledger_entries")
 UPGRADE = "run: pixapi-gateway db upgrade"
 
@@ -44,10 +44,12 @@ class Server:
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What a migrated database holds. `unguarded`: tables whose trigger is missing or off; `missing`: partitions of
-    this month and the next; `stray`: default partitions with rows; `alerts` None: there is no such table."""
+    this month and the next; `may_make`: the login may create more; `stray`: default partitions with rows of months that
+    were not pruned; `alerts` None: there is no such table."""
 
     unguarded: Sequence[str] = ()
     missing: Sequence[str] = ()
+    may_make: bool = True
     stray: Sequence[str] = ()
     unknown_holds: int = 0
     oldest_unknown: datetime | None = None
@@ -132,10 +134,14 @@ def _ledger(unguarded: Sequence[str]) -> Check:
 def _partitions(found: Contents) -> list[Check]:
     wrong, name = [], "partitions"
     if found.missing:
-        advice = "start a gateway with a login that may create tables: it makes them within 6 h; see its log"
-        wrong.append(warn(name, f"there is none for {', '.join(found.missing)}", advice))
+        text = f"there is none for {', '.join(found.missing)}"
+        # A gateway makes them when it starts and every 6 h, so something keeps it from that.
+        wrong.append(warn(name, text, f"see the log of a gateway for what is in the way; then {UPGRADE}"))
+    if not found.may_make:
+        advice = "let the login own the tables, or every month, with one that does, " + UPGRADE
+        wrong.append(warn(name, "the login may not make those of the coming months", advice))
     if found.stray:
-        advice = "nothing is lost; move the rows before you make their month's partition"
+        advice = f"nothing is lost; to move the rows into months of their own, in a quiet minute {UPGRADE}"
         wrong.append(warn(name, f"rows lie in {', '.join(found.stray)}", advice))
     return worst(wrong, ok(name, "this month's and the next month's are there, the default ones empty"))
 
@@ -209,6 +215,7 @@ async def _contents(connection: AsyncConnection) -> Contents:
     return Contents(
         unguarded=await _column(connection, _UNGUARDED, {"tables": list(GUARDED)}),
         missing=await _column(connection, _MISSING, {"tables": list(PARTITIONED)}),
+        may_make=bool(await connection.scalar(MAY_MAKE_TABLES)),
         stray=[table for table in PARTITIONED if await connection.scalar(_stray(table))],
         unknown_holds=row.number,
         oldest_unknown=row.oldest,
@@ -228,7 +235,13 @@ async def _column(connection: AsyncConnection, query: Any, parameters: dict[str,
 
 
 def _stray(table: str) -> Any:
-    return text(f"SELECT EXISTS (SELECT 1 FROM {table}_default)")  # noqa: S608 - one of PARTITIONED
+    key = "id" if table == "holds" else "hold_id"
+    # Of pruned months a few rows stay, see gateway/credits/pruning.py.
+    return text(f"""
+        SELECT EXISTS (SELECT FROM {table}_default WHERE {key} >= coalesce(
+            (SELECT gateway_month_bound((max(month) + interval '1 month')::date) FROM pruned_months),
+            gateway_month_bound('1970-01-01')))
+    """)  # noqa: S608 - one of PARTITIONED
 
 
 _SERVER = text("""
@@ -254,6 +267,11 @@ SELECT parent || to_char(current_date + months * interval '1 month', '_YYYY_MM')
 FROM unnest(CAST(:tables AS text[])) AS parent, generate_series(0, 1) AS months
 WHERE to_regclass(parent || to_char(current_date + months * interval '1 month', '_YYYY_MM')) IS NULL
 ORDER BY child
+""")
+# To attach one takes the owner's rights, to make one those of the schema.
+MAY_MAKE_TABLES = text("""
+SELECT pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE')
+FROM pg_class WHERE oid = 'holds'::regclass
 """)
 _UNKNOWN = text("""
 SELECT count(*) AS number, min(unknown_at) AS oldest FROM holds

@@ -4,7 +4,8 @@ Credits are BIGINT micro-credits (one millionth of a credit). Times are `timesta
 queries are written with; what the database looks like is made by `migrations/`, and a test holds the two together.
 
 Partitions and triggers live in the migrations only: `holds`, `ledger_entries` and `attempts` are RANGE-partitioned
-by the hold's UUIDv7, so by month; `ledger_entries` and `audit_entries` refuse UPDATE, DELETE and TRUNCATE.
+by the hold's UUIDv7, so by month; `ledger_entries`, `audit_entries`, `pruned_months` and `carried_usage` refuse
+UPDATE, DELETE and TRUNCATE.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from gateway.db.tables.base import NOW, metadata
 from gateway.db.tables.calls import idempotency_records, refusals
 from gateway.db.tables.money import (
     attempts,
+    carried_usage,
     holds,
     ledger_entries,
+    pruned_months,
     quota_periods,
     quotas,
     upstream_key_days,
@@ -44,10 +47,12 @@ __all__ = [
     "alerts",
     "attempts",
     "audit_entries",
+    "carried_usage",
     "holds",
     "idempotency_records",
     "ledger_entries",
     "metadata",
+    "pruned_months",
     "quota_periods",
     "quotas",
     "refusals",

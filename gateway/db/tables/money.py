@@ -182,3 +182,34 @@ upstream_key_days = Table(  # settled holds by the UTC day they were placed on
     Column("requests", Integer, nullable=False),
     Column("credits", BigInteger, nullable=False),
 )
+
+pruned_months = Table(  # append-only: months whose partitions were dropped, and what was in them
+    "pruned_months",
+    metadata,
+    Column("month", Date, primary_key=True),  # its first day
+    Column("holds", BigInteger, nullable=False),
+    Column("entries", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("tasks", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("settled", BigInteger, nullable=False),
+    Column("kept", BigInteger, nullable=False),  # holds placed after the month by the database's clock
+    Column("manifest_sha256", Text),  # NULL: nothing was exported
+    Column("actor", Text, nullable=False),
+    moment("pruned_at", now=True),
+)
+
+carried_usage = Table(  # append-only: what the holds of pruned months have added to usage
+    "carried_usage",
+    metadata,
+    Column("month", Date, primary_key=True),  # the pruned one
+    Column("utc_day", Date, primary_key=True),
+    Column("team_id", Uuid, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("operation", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("shadow_refused", BigInteger, nullable=False),
+    Column("credits", BigInteger, nullable=False),
+    Column("estimated_credits", BigInteger, nullable=False),
+)

@@ -20,6 +20,7 @@ STAYING = {"serve", "quickstart", "sandbox"}  # until they are stopped
 OWN = {
     "--json", "--help", "--yes", "-y", "--csv", "--repair", "--offline", "--revision", "--from", "--to",
     "--limited", "--no-enforce", "--unfinished", "--disabled", "--id",
+    "--before", "--export", "--no-export", "--dry-run",
 }  # fmt: skip
 
 

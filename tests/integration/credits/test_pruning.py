@@ -1,0 +1,383 @@
+"""Months that are taken out: nothing that people are told changes, the proof holds at every moment, and any stop is
+taken up by the next run."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from gateway.cli.output import CommandFailed
+from gateway.cli.pruning import prune_in
+from gateway.credits import holds as listed
+from gateway.credits import ledger as ledgers
+from gateway.credits import month_export, pruning, usage
+from gateway.credits.pruning import MonthNotPrunedError, survey
+from gateway.credits.rollups import upstream_credits
+from gateway.credits.terms import SentVia
+from gateway.credits.usage import Range
+from gateway.db.partitions import ensure_partitions
+from gateway.errors import GatewayError
+from gateway.ids import uuid7
+from tests.integration.ledger.book import (
+    CREDIT,
+    RELEASED,
+    UNKNOWN,
+    UPSTREAM_KEY,
+    Book,
+    Team,
+    new_task,
+    settled,
+    try_place,
+)
+
+NOW = datetime.now(UTC)
+
+
+def months_ago(count: int) -> date:
+    """The first day of the month so many months before this one."""
+    year, month = divmod(NOW.year * 12 + NOW.month - 1 - count, 12)
+    return date(year, month + 1, 1)
+
+
+def at(month: date, day: float) -> datetime:
+    return datetime(month.year, month.month, 1, tzinfo=UTC) + timedelta(days=day)
+
+
+class Past:
+    """Calls of the past: the database's clock and the ids of holds are those of any moment."""
+
+    def __init__(self, book: Book, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.book, self.random, self.skew = book, random.Random(seed), timedelta()
+        self.now = NOW
+        monkeypatch.setattr(ledgers, "uuid7", lambda: uuid7(int((self.now + self.skew).timestamp() * 1000)))
+
+    def go(self, moment: datetime) -> None:
+        self.now = moment
+        self.book.set_clock(moment)
+
+    async def call(self, team: Team, key: int = 0, model: str = "m") -> UUID | None:
+        """One call, placed and ended in some way, a task's now and then."""
+        chance = self.random
+        order = team.order(chance.randint(1, 5 * CREDIT), key, model=model, request_id=f"r{chance.random()}")
+        placed = await try_place(self.book.ledger, order)
+        if placed is None:
+            return None
+        sent = [SentVia(upstream_key_id=UPSTREAM_KEY, outcome="completed", status=200, milliseconds=5)]
+        if chance.random() < 0.3:
+            task = f"task_{placed.id}"
+            await self.book.ledger.bind(placed.id, order, new_task(task), sent)
+        end = chance.choice(["settled", "settled", "overrun", "nothing", "released", "unknown", "estimated"])
+        if end == "unknown":
+            await self.book.ledger.end(placed.id, UNKNOWN, sent)
+        cost = {"overrun": order.quote + 7, "nothing": 0, "estimated": order.quote}.get(end, order.quote - 1)
+        word = RELEASED if end == "released" else settled(cost / CREDIT, estimated=end == "estimated")
+        if word.state == "settled":
+            assert word.settled is not None
+        await self.book.ledger.end(placed.id, word, sent)
+        self.book.sql.execute(
+            "UPDATE tasks SET ended_at = now(), credits_cost = h.settled, status = 'completed' FROM holds h"
+            " WHERE h.id = tasks.hold_id AND h.id = %s",
+            (placed.id,),
+        )
+        return placed.id
+
+
+@pytest.fixture
+async def past(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Past]:
+    book = Book.open(database_url, movable_clock=True)
+    book.sql.execute(  # carried entries are made by this one
+        "CREATE FUNCTION clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS"
+        " 'SELECT pg_catalog.clock_timestamp() + by FROM clock.ahead'"
+    )
+    book.upstream_key()
+    yield Past(book, 1, monkeypatch)
+    await book.close()
+
+
+async def history(past: Past, months: int = 4, calls: int = 12) -> list[Team]:
+    """Traffic of some months up to now, with quotas of every kind that come, change and go."""
+    book, chance = past.book, past.random
+    past.go(at(months_ago(months), 0.3))
+    teams = [book.team("UTC", 2), book.team("America/Los_Angeles", 2)]
+    for team in teams:
+        await book.quota(team.owner(), "total", 100_000)
+        await book.quota(team.owner(), "month", 10_000)
+        await book.quota(team.owner(0), "day", 8, enforce=False)
+    for ago in range(months, -1, -1):
+        month = months_ago(ago)
+        for day in sorted(chance.uniform(0, 27.5) for _ in range(calls)):
+            if at(month, day) >= NOW:
+                break
+            past.go(at(month, day))
+            await past.call(chance.choice(teams), chance.randint(0, 1), chance.choice(["m", "n"]))
+        if ago == months - 1:
+            team = chance.choice(teams)
+            await book.quota(team.owner(1), "week", 50)
+            await book.quota(team.owner(1), "total", 5000)  # begins with what was spent before it
+        if ago == 1:
+            await book.remove(teams[0].owner(0), "day")
+        if ago:
+            await edge(past, teams[0], months_ago(ago - 1))
+    past.go(NOW)
+    return teams
+
+
+async def edge(past: Past, team: Team, month: date) -> None:
+    """Around a month's first instant, by clocks that do not agree: on either side of it."""
+    for ahead, skew in ((20, -30), (-20, 30)):
+        past.go(at(month, 0) + timedelta(milliseconds=ahead))
+        past.skew = timedelta(milliseconds=skew)
+        await past.call(team)
+    past.skew = timedelta()
+
+
+async def told(book: Book, teams: list[Team]) -> dict[str, Any]:
+    """Everything reports and quotas say."""
+    found: dict[str, Any] = {}
+    which = Range(start=months_ago(7), end=months_ago(-4))
+    async with book.database.transaction() as connection:
+        ways: list[list[usage.Dimension]] = [["team", "model"], ["key", "operation"], ["day", "team"]]
+        for by in ways:
+            found[" ".join(by)] = await usage.statement(connection, which, by)
+        for ago in (0, 31, 62, 93, 124):
+            day = NOW.date() - timedelta(days=ago)
+            found[f"through {ago}"] = await upstream_credits(connection, day)
+    for table in ("quotas", "usage_buckets", "usage_days", "upstream_key_days"):
+        found[table] = book.rows(f"SELECT * FROM {table} t ORDER BY t::text")
+    counters = "SELECT id, quota_id, starts_at, ends_at, settled, held FROM quota_periods ORDER BY id"
+    found["counters"] = book.rows(counters)
+    return found
+
+
+async def prune(
+    book: Book, before: date, folder: Path | None = None, stop: str | None = None
+) -> list[dict[str, Any]]:
+    def step(what: str) -> None:
+        if what == stop:
+            raise Killed(what)
+
+    return list((await prune_in(book.database, before, folder, step, "test"))["months"])
+
+
+class Killed(BaseException):
+    """The process is gone in this step."""
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_nothing_people_are_told_changes(past: Past, tmp_path: Path, seed: int) -> None:
+    past.random.seed(seed)
+    book = past.book
+    teams = await history(past)
+    await prune(book, months_ago(5))  # sums the days
+    before = await told(book, teams)
+    lines = {
+        name: book.rows(f"SELECT * FROM {name}") for name in ("holds", "ledger_entries", "attempts", "tasks")
+    }
+    assert await book.differences() == ()
+
+    for ago, gone in ((3, [4]), (1, [3, 2])):
+        done = await prune(book, months_ago(ago), tmp_path)
+        assert [one["month"] for one in done] == [f"{months_ago(n):%Y-%m}" for n in gone]
+        assert await told(book, teams) == before
+        assert await book.differences() == ()
+        names = [f"holds_{months_ago(n):%Y_%m}" for n in gone]
+        assert book.rows("SELECT FROM pg_class WHERE relname = ANY (%s)", names) == []
+
+    # What is gone is in the exports, and what is not is still there.
+    for name in ("holds", "ledger_entries", "attempts"):
+        key = "id" if name == "holds" else "hold_id"
+        exported = {row[key] for row in written(tmp_path, name)}
+        left = {str(row[key]) for row in book.rows(f"SELECT * FROM {name}")}
+        assert {str(row[key]) for row in lines[name]} <= exported | left
+        assert len(exported & left) <= 8, "the few of a month's end"
+    assert len(written(tmp_path, "tasks")) + len(book.rows("SELECT FROM tasks")) >= len(lines["tasks"])
+
+    # Life goes on, and what was carried forward is carried on once more.
+    for team in teams:
+        for which in (0, 1):
+            await past.call(team, which)
+    assert await book.differences() == ()
+    past.go(at(months_ago(-3), 1))
+    await past.call(teams[0])
+    await prune(book, months_ago(-3))
+    assert await book.differences() == ()
+    assert book.rows("SELECT FROM ledger_entries WHERE kind = 'carry' AND reason LIKE 'the entries of %%'")
+    past.go(at(months_ago(-3), 2))
+    await past.call(teams[1])
+    assert await book.differences() == ()
+
+
+def written(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of all months' exports, each of which is as its manifest says."""
+    rows: list[dict[str, Any]] = []
+    for place in sorted(folder.iterdir()):
+        assert month_export.check(place) == []
+        manifest = json.loads((place / "manifest.json").read_text())
+        path = place / f"{name}.jsonl.gz"
+        assert path.stat().st_mode & 0o777 == 0o600
+        found = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+        assert len(found) == manifest["files"][path.name]["rows"]
+        if name == "holds":
+            assert sum(row["settled"] or 0 for row in found) == manifest["sums"]["settled"]
+            assert sum(row["quote"] for row in found) == manifest["sums"]["quote"]
+        rows += found
+    return rows
+
+
+STEPS = (
+    "freezing",
+    "exporting",
+    "comparing",
+    "carrying sums forward",
+    "deleting tasks",
+    "detaching",
+    "committing",
+)
+
+
+async def test_a_run_that_is_killed_in_any_step_leaves_the_proof_clean_and_is_taken_up(
+    past: Past, tmp_path: Path
+) -> None:
+    book = past.book
+    teams = await history(past, months=3, calls=8)
+    await prune(book, months_ago(4))
+    before = await told(book, teams)
+    month = months_ago(3)
+    for step in (*STEPS, "dropping"):
+        with pytest.raises(Killed):
+            await prune(book, months_ago(2), tmp_path, f"{month:%Y-%m}: {step}")
+        assert await book.differences() == (), step
+        assert await told(book, teams) == before, step
+        assert bool(book.rows("SELECT FROM pruned_months")) == (step == "dropping")
+        await past.call(teams[0])
+        before = await told(book, teams)
+    [left] = book.rows("SELECT relname FROM pg_class WHERE relname = %s", f"holds_{month:%Y_%m}")
+    assert left
+    assert await prune(book, months_ago(2), tmp_path) == []
+    assert book.rows("SELECT FROM pg_class WHERE relname = %s", f"holds_{month:%Y_%m}") == []
+    assert await book.differences() == ()
+    assert month_export.check(tmp_path / f"{month:%Y-%m}") == []
+    [audited] = book.rows("SELECT actor, subject_id, detail FROM audit_entries WHERE action = 'ledger.prune'")
+    assert (audited["actor"], audited["subject_id"]) == ("test", f"{month:%Y-%m}")
+    [noted] = book.rows("SELECT manifest_sha256 FROM pruned_months")
+    assert audited["detail"]["manifest_sha256"] == noted["manifest_sha256"]
+
+
+ALTERED = {
+    "counter": "UPDATE quota_periods SET settled = settled + 1 WHERE id = (SELECT min(id) FROM quota_periods)",
+    "usage": "UPDATE usage_buckets SET credits = 1 WHERE starts_at = (SELECT min(starts_at) FROM usage_buckets)",
+    "usage gone": "DELETE FROM usage_buckets WHERE starts_at = (SELECT min(starts_at) FROM usage_buckets)",
+    "entries": "DELETE FROM holds WHERE id = (SELECT id FROM holds ORDER BY id DESC LIMIT 1)",
+}
+
+
+@pytest.mark.parametrize("kind", ALTERED)
+async def test_an_altered_ledger_is_still_found_out(past: Past, kind: str) -> None:
+    book = past.book
+    await history(past, months=2, calls=6)
+    await prune(book, months_ago(0))
+    assert await book.differences() == ()
+    book.sql.execute(ALTERED[kind])
+    assert kind.split()[0] in {one.kind for one in await book.differences()}
+
+
+@pytest.mark.parametrize("table", ["pruned_months", "carried_usage"])
+async def test_what_was_carried_forward_cannot_be_changed(past: Past, table: str) -> None:
+    past.go(at(months_ago(2), 3))
+    await past.call(past.book.team())
+    past.go(NOW)
+    await prune(past.book, months_ago(1))
+    assert past.book.rows(f"SELECT FROM {table}")
+    for verb in (f"DELETE FROM {table}", f"UPDATE {table} SET month = now()", f"TRUNCATE {table}"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+            past.book.sql.execute(verb)
+
+
+async def test_paid_calls_go_on_meanwhile(past: Past, tmp_path: Path) -> None:
+    book = past.book
+    teams = await history(past, months=3, calls=6)
+    ledgers_, over, done = [book.process() for _ in range(2)], asyncio.Event(), 0
+
+    async def caller(number: int) -> None:
+        nonlocal done
+        ledger, team = ledgers_[number % 2], teams[number % 2]
+        while not over.is_set():
+            placed = await try_place(
+                ledger, team.order(1000)
+            )  # None: refused by a quota, which is no failure
+            if placed is not None:
+                await ledger.end(placed.id, settled(0.0005))
+                done += 1
+
+    callers = [asyncio.create_task(caller(number)) for number in range(6)]
+    assert len(await prune(book, months_ago(0), tmp_path)) == 3
+    over.set()
+    await asyncio.gather(*callers)  # a call that failed is raised here
+    assert done > 20
+    assert await book.differences() == ()
+
+
+async def test_what_is_in_the_way_is_named_and_nothing_goes(past: Past) -> None:
+    book = past.book
+    past.go(at(months_ago(2), 3))
+    team = book.team()
+    await book.quota(team.owner(), "week", 100)
+    placed = await try_place(book.ledger, team.order())
+    assert placed is not None
+    past.go(at(months_ago(2), 5))
+    await ensure_partitions(book.database)
+    said = (await survey(book.database, months_ago(1)))[0].obstacles
+    for word in ("not over", "held or unknown", "period", "not summed"):
+        assert any(word in one for one in said), said
+    with pytest.raises(MonthNotPrunedError, match="not over"):
+        await pruning.freeze(book.database, months_ago(2))
+    assert book.rows("SELECT FROM pg_trigger WHERE tgname = 'frozen'") == []
+
+    past.go(NOW)
+    with pytest.raises(CommandFailed, match="1 holds of it or of earlier months are held or unknown"):
+        await prune(book, months_ago(1))
+    await book.ledger.end(placed.id, UNKNOWN)
+    with pytest.raises(CommandFailed, match="held or unknown"):
+        await prune(book, months_ago(1))
+    await book.ledger.end(placed.id, RELEASED)
+    book.sql.execute("UPDATE quota_periods SET settled = settled + 1")
+    with pytest.raises(CommandFailed, match=r"nothing was pruned: 1 differences"):
+        await prune(book, months_ago(1))
+    book.sql.execute("UPDATE quota_periods SET settled = settled - 1")
+    assert [one["holds"] for one in await prune(book, months_ago(1))] == [1]
+
+
+async def test_a_frozen_month_does_not_change(past: Past) -> None:
+    book = past.book
+    await history(past, months=2, calls=5)
+    await prune(book, months_ago(3))
+    await pruning.freeze(book.database, months_ago(2))
+    await pruning.freeze(book.database, months_ago(2))
+    name = f"{months_ago(2):%Y_%m}"
+    for verb in (f"UPDATE holds_{name} SET quote = 1", f"DELETE FROM attempts_{name}"):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is being pruned"):
+            book.sql.execute(verb)
+
+
+async def test_what_is_gone_is_said_to_be_gone(past: Past) -> None:
+    book = past.book
+    past.go(at(months_ago(2), 3))
+    hold = await past.call(book.team())
+    past.go(NOW)
+    await prune(book, months_ago(1))
+    async with book.database.autocommit() as connection:
+        with pytest.raises(GatewayError, match=f"placed before {months_ago(1)} has been pruned") as refused:
+            await listed.find(connection, str(hold))
+        assert (refused.value.status, refused.value.reason) == (404, "hold_not_found")
+        with pytest.raises(GatewayError, match="no hold with this id"):
+            await listed.find(connection, str(uuid7()))
