@@ -34,7 +34,7 @@ from gateway.clock import Clock
 from gateway.credits.aging import Aging
 from gateway.credits.ledger import Ledger
 from gateway.credits.rollups import ROLL_SECONDS, Rollups
-from gateway.db import migrate
+from gateway.db import schema
 from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.db.partitions import ensure_partitions
 from gateway.limits.limits import RENEW_SECONDS, Limits
@@ -240,4 +240,4 @@ class Runtime:
             return "unreachable"
         except StatementRefusedError:
             return "not migrated"
-        return "ok" if revision is not None and revision >= migrate.head() else "not migrated"
+        return "ok" if revision is not None and revision >= schema.head() else "not migrated"

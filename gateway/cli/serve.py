@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ from gateway.admin.oidc_terms import OidcUnavailableError
 from gateway.app import build_app
 from gateway.catalog.price_parser import PriceBookError
 from gateway.composition import build
-from gateway.db import migrate
+from gateway.db import schema
 from gateway.server.serve import ServerOptions
 from gateway.server.serve import serve as serve_app
 from gateway.settings import Settings, load
@@ -34,8 +35,8 @@ def serve(settings: Settings, on_started: Callable[[int], None] | None = None) -
     for warning in settings.warnings:
         log.warning("settings", extra={"detail": warning})
     try:
-        migrate.check(settings.database.url)
-    except (migrate.SchemaOutdatedError, migrate.MigrationError) as error:
+        schema.check(settings.database.url)
+    except (schema.SchemaOutdatedError, schema.MigrationError) as error:
         print(f"pixapi-gateway: {error}", file=sys.stderr)
         return 1
     server = settings.server
@@ -58,7 +59,7 @@ def serve(settings: Settings, on_started: Callable[[int], None] | None = None) -
         print(f"pixapi-gateway: {error}", file=sys.stderr)
         return 2
     if server.workers == 1:
-        return serve_app(build_app(runtime), options, on_started or _say_started(settings))
+        return serve_app(_settled(build_app(runtime)), options, on_started or _say_started(settings))
     # Each worker is a new interpreter: it loads the settings of the same folder and environment again.
     os.environ["GATEWAY_CONFIG_DIR"] = str(settings.config_dir)
     return serve_app(APPLICATION, options, on_started or _say_started(settings))
@@ -68,7 +69,14 @@ def make_app() -> Starlette:
     """The application of one worker process."""
     settings = load()
     logs.configure(settings.log.level, settings.log.format)
-    return build_app(build(settings, seat=seat_in(os.environ)))
+    return _settled(build_app(build(settings, seat=seat_in(os.environ))))
+
+
+def _settled(app: Starlette) -> Starlette:
+    """What is loaded stays until the end: the collector need not look through it while requests wait."""
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def shown_address(host: str, port: int) -> str:

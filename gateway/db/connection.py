@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import socket
+from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
@@ -26,6 +27,12 @@ class TimedConnection(psycopg.AsyncConnection[Any]):
     the connection is cut."""
 
     statement_seconds = 0.0  # how long a statement may take; none: for ever
+    used_at = 0.0  # monotonic
+
+    def may_be_dead(self, idle_seconds: float) -> bool:
+        """Whether to ask the server before this connection is relied on: it has been idle for so long, or something
+        lies there that nobody asked for, as when the server has closed it."""
+        return self.closed or monotonic() - self.used_at >= idle_seconds or _readable(self.fileno())
 
     async def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
         """psycopg's one way of asking the server anything."""
@@ -53,10 +60,14 @@ class _Watch:
         if self._connection.closed:
             return
         number = self._connection.fileno()
-        poll = select.poll()
-        poll.register(number, select.POLLIN)
-        if poll.poll(0):
+        if _readable(number):
             self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
             return
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as same:
             same.shutdown(socket.SHUT_RDWR)
+
+
+def _readable(number: int) -> bool:
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(0))

@@ -11,8 +11,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
+from psycopg.pq import TransactionStatus
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -21,6 +23,7 @@ from gateway.db.connection import TimedConnection
 from gateway.patience import POSTGRES
 
 T = TypeVar("T")
+IDLE_SECONDS = 5.0  # a connection that was used since is not asked first whether the server is there
 LOCK_NOT_AVAILABLE = "55P03"
 READ_ONLY = "25006"  # the SQLSTATE of a standby that has not taken over yet
 
@@ -49,15 +52,17 @@ class Database:
         Raises GatewayError 503 when Postgres cannot be asked; lets IntegrityError through.
         """
         with translated():
-            async with self._engine.begin() as connection:
-                yield connection
+            async with self._engine.connect() as plain:
+                connection = await plain.execution_options(isolation_level="READ COMMITTED")
+                async with connection.begin():
+                    yield connection
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which every statement commits alone: reads, and verbs of one statement."""
         with translated():
             async with self._engine.connect() as connection:
-                yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+                yield connection
 
     async def revision(self) -> str | None:
         """The migration the schema is at, None when there is none."""
@@ -147,7 +152,9 @@ def _engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_wait,
-        pool_pre_ping=True,
+        # What most ask for, so nothing has to be said on the way in and out; see `_checkin` and `_checkout`.
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
         pool_recycle=1800,
         hide_parameters=True,  # an error in a log line must not hold what was to be stored
         connect_args={
@@ -174,14 +181,30 @@ def _engine(
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "checkin")
-    def _as_before(connection: Any, _record: object) -> None:
-        if connection is not None:  # None when it was cut
-            connection.driver_connection.statement_seconds = statement_timeout
+    def _checkin(connection: Any, record: Any) -> None:
+        if connection is None:  # it was cut
+            return
+        driver: TimedConnection = connection.driver_connection
+        driver.statement_seconds = statement_timeout
+        driver.used_at = monotonic()
+        if driver.info.transaction_status != TransactionStatus.IDLE:
+            # Whoever took it next would write into a transaction that nobody commits.
+            record.invalidate()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def _checkout(connection: Any, _record: object, _proxy: object) -> None:
+        driver: TimedConnection = connection.driver_connection
+        if not driver.may_be_dead(IDLE_SECONDS):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise exc.DisconnectionError from error  # the pool makes another
 
     return engine
 
 
 async def _connect(statement_timeout: float, *args: Any, **options: Any) -> TimedConnection:
     connection = await TimedConnection.connect(*args, **options)
-    connection.statement_seconds = statement_timeout
+    connection.statement_seconds, connection.used_at = statement_timeout, monotonic()
     return connection

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
 from gateway import errors
 from gateway.cache.events import Event, Events
 from gateway.clock import Clock
-from gateway.credits.batch import Batcher
 from gateway.credits.terms import Repeatable
 from gateway.errors import GatewayError
 from gateway.repeats.answer import Answer
@@ -39,6 +38,7 @@ TAKEN_SECONDS = 5.0  # who joined in the last moment of that still finds its rec
 KEPT_AT_ONCE = 4  # each has its answer in memory meanwhile
 STORE_SECONDS = 5.0  # a client waits so long for its answer to be kept
 RETRY_SECONDS = 0.5
+NOTE_SECONDS = 0.05
 SLOW_SECONDS = 5.0  # well before another process takes an answer that is nowhere for lost
 
 Join = Literal["sdk", "any", "off"]
@@ -71,8 +71,8 @@ class Repeats:
         self._clock = clock
         self._rules = rules
         self._recent = RecentCalls()
-        self._delivered: Batcher[UUID, None] = Batcher(self._send_delivered, lambda hold_id: hold_id)
-        self._work: set[asyncio.Future[Any]] = set()
+        self._delivered: list[UUID] = []  # not yet noted
+        self._work: set[asyncio.Task[Any]] = set()
         self._looks = Looks(records)
         self._keeping: dict[UUID, asyncio.Task[None]] = {}
         self._room_to_keep = asyncio.Semaphore(KEPT_AT_ONCE)
@@ -115,7 +115,8 @@ class Repeats:
     def ended(self, hold_id: UUID, answer: Answer, close: Callable[[], None]) -> None:
         """The call has answered. `close` frees the answer's body when nobody can ask for it any more."""
         self._recent.end(hold_id, answer, close)
-        self._events.publish(TOPIC, hold_id.hex)
+        if not answer.executed:  # of the others other processes hear when the answer lies where they find it
+            self._events.publish(TOPIC, hold_id.hex)
         asyncio.get_running_loop().call_later(SLOW_SECONDS, self._keep_slow, hold_id)
 
     def written(self, hold_id: UUID, repeatable: Repeatable, answer: Answer, *, delivered: bool) -> None:
@@ -191,6 +192,7 @@ class Repeats:
     async def close(self, seconds: float = 2.0) -> None:
         """Lets what is being written down end; who still waits is told that it is not known."""
         await self._looks.close()
+        self._write_delivered()
         if self._work:
             await asyncio.wait(self._work, timeout=seconds)
         for task in self._work:
@@ -261,24 +263,19 @@ class Repeats:
         self._events.publish(TOPIC, hold_id.hex)
 
     def _note_delivered(self, hold_id: UUID) -> None:
-        noted = self._delivered.put(hold_id)
-        self._work.add(noted)
-        noted.add_done_callback(partial(self._noted, hold_id))
+        """Nobody waits for it, and a call that is joined a moment too long costs nothing: many are noted at once."""
+        self._delivered.append(hold_id)
+        if len(self._delivered) == 1:
+            asyncio.get_running_loop().call_later(NOTE_SECONDS, self._write_delivered, context=Context())
 
-    def _noted(self, hold_id: UUID, noted: asyncio.Future[None]) -> None:
-        if noted.cancelled() or not isinstance(noted.exception(), GatewayError):
-            self._finish(noted)
-            return
-        self._work.discard(noted)
+    def _write_delivered(self) -> None:
+        hold_ids, self._delivered = self._delivered, []
 
-        async def again() -> None:
-            await self._delivered.submit(hold_id)
+        async def noted() -> None:
+            await self._records.delivered(hold_ids, GRACE_SECONDS + TAKEN_SECONDS)
 
-        self._own(self._until_written(again))
-
-    async def _send_delivered(self, hold_ids: Sequence[UUID], patient: bool) -> list[None]:
-        await self._records.delivered(hold_ids, GRACE_SECONDS + TAKEN_SECONDS)
-        return [None] * len(hold_ids)
+        if hold_ids:
+            self._own(self._until_written(noted))
 
     async def _until_written(self, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
@@ -296,7 +293,7 @@ class Repeats:
         task.add_done_callback(self._finish)
         return task
 
-    def _finish(self, task: asyncio.Future[None]) -> None:
+    def _finish(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a call's answer could not be kept", exc_info=task.exception())

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from gateway.db import migrate
+from gateway.db import schema
 from gateway.db.engine import Database, StatementRefusedError, promptly
 from gateway.errors import GatewayError
 from gateway.patience import POSTGRES
@@ -109,6 +109,70 @@ async def test_connections_the_server_has_ended_are_replaced(hasty: Database) ->
     assert await asyncio.gather(*(run(hasty, "SELECT 1") for _ in range(2))) == [1, 1]
 
 
+async def test_a_connection_that_was_just_used_is_not_asked_first_whether_it_lives(
+    hasty: Database, module_database_url: str
+) -> None:
+    """What the server was asked last is what its caller asked, with nothing behind it and nothing before."""
+    async with hasty.autocommit() as connection:
+        pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+    engine = create_engine(module_database_url)
+    last = text("SELECT query, state FROM pg_stat_activity WHERE pid = :pid")
+    with engine.connect() as witness:
+        assert tuple(witness.execute(last, {"pid": pid}).one()) == ("SELECT pg_backend_pid()", "idle")
+        witness.rollback()
+        async with hasty.autocommit():
+            assert witness.execute(last, {"pid": pid}).one().query == "SELECT pg_backend_pid()"
+    engine.dispose()
+
+
+async def test_one_that_the_server_ended_while_it_lay_idle_is_replaced_at_once(
+    hasty: Database, module_database_url: str
+) -> None:
+    async with hasty.autocommit() as connection:
+        pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+    engine = create_engine(module_database_url)
+    with engine.connect() as other:
+        assert other.scalar(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    engine.dispose()
+    assert await asyncio.gather(*(run(hasty, "SELECT 1") for _ in range(2))) == [1, 1]
+
+
+async def test_nobody_inherits_an_open_transaction(hasty: Database) -> None:
+    """It would take the next one's writes with it."""
+    ident = uuid4()
+    for _ in range(2):  # both connections
+        async with hasty.autocommit() as connection:
+            await connection.execute(text("BEGIN"))
+    async with hasty.autocommit() as connection:
+        await connection.execute(INSERT, {"id": ident})
+    async with hasty.autocommit() as one, hasty.autocommit() as two:
+        for connection in (one, two):
+            there = text("SELECT count(*) FROM audit_entries WHERE id = :id")
+            assert await connection.scalar(there, {"id": ident}) == 1
+
+
+async def test_a_cancelled_transaction_is_rolled_back_and_the_next_one_commits(hasty: Database) -> None:
+    first, second = uuid4(), uuid4()
+
+    async def stuck() -> None:
+        async with hasty.transaction() as connection:
+            await connection.execute(INSERT, {"id": first})
+            await asyncio.sleep(60)
+
+    for _ in range(3):
+        task = asyncio.create_task(stuck())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait({task})
+    async with hasty.transaction() as connection:
+        await connection.execute(INSERT, {"id": second})
+    async with hasty.autocommit() as connection:
+        found = await connection.execute(
+            text("SELECT id FROM audit_entries WHERE id = ANY (:ids)"), {"ids": [first, second]}
+        )
+        assert list(found.scalars()) == [second]
+
+
 async def test_an_integrity_error_is_an_answer_and_rolls_back(hasty: Database) -> None:
     first, second = uuid4(), uuid4()
 
@@ -199,6 +263,6 @@ def test_neither_does_that_of_a_migration(database_url: str, monkeypatch: pytest
         asked.append(options)
         return create_engine(url, **options)
 
-    monkeypatch.setattr(migrate, "create_engine", noted)
-    migrate.check(database_url)
+    monkeypatch.setattr(schema, "create_engine", noted)
+    schema.check(database_url)
     assert [options["hide_parameters"] for options in asked] == [True]

@@ -11,10 +11,12 @@ from uuid import UUID, uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, exc, inspect, text
 
-from gateway.db import migrate
+from gateway.db import migrate, schema
 from gateway.db.tables import metadata
 from gateway.ids import lowest_uuid7, uuid7
 
@@ -43,19 +45,27 @@ def tables_of(url: str) -> set[str]:
 # There and back --------------------------------------------------------------------------------------------
 
 
+def test_the_files_names_are_the_revisions() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.folder()))
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_heads() == [schema.head()]
+    assert {script.revision for script in scripts.walk_revisions()} == schema.known()
+
+
 def test_up_down_and_up_again(empty_database_url: str) -> None:
     url = empty_database_url
-    assert migrate.current(url) is None
-    assert migrate.upgrade(url) == (None, migrate.head())
+    assert schema.current(url) is None
+    assert migrate.upgrade(url) == (None, schema.head())
     made = tables_of(url)
     assert set(metadata.tables) <= made
-    assert migrate.upgrade(url) == (migrate.head(), migrate.head())
-    assert migrate.downgrade(url, "base") == (migrate.head(), None)
+    assert migrate.upgrade(url) == (schema.head(), schema.head())
+    assert migrate.downgrade(url, "base") == (schema.head(), None)
     assert tables_of(url) == set()
     with connected(url) as connection:
         left = rows(connection, "SELECT proname FROM pg_proc WHERE proname LIKE 'gateway%'")
         assert left == []
-    assert migrate.upgrade(url) == (None, migrate.head())
+    assert migrate.upgrade(url) == (None, schema.head())
     assert tables_of(url) == made
 
 
@@ -72,7 +82,7 @@ def test_two_runners_at_once_are_safe(empty_database_url: str) -> None:
         runner.start()
     for runner in runners:
         runner.join(60)
-    head = migrate.head()
+    head = schema.head()
     assert sorted(found, key=str) == sorted([(None, head), (head, head), (head, head)], key=str)
     with connected(empty_database_url) as connection:
         locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND database ="
@@ -86,32 +96,32 @@ def test_a_failed_migration_leaves_nothing(empty_database_url: str) -> None:
     with connected(empty_database_url) as connection:
         connection.execute(text("CREATE TABLE teams (id int)"))
         connection.commit()
-    with pytest.raises(migrate.MigrationError, match="rolled back"):
+    with pytest.raises(schema.MigrationError, match="rolled back"):
         migrate.upgrade(empty_database_url)
-    assert migrate.current(empty_database_url) is None
+    assert schema.current(empty_database_url) is None
     assert tables_of(empty_database_url) == {"teams"}
 
 
 def test_an_unreachable_server_is_named() -> None:
-    with pytest.raises(migrate.MigrationError, match="cannot be reached"):
-        migrate.current("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    with pytest.raises(schema.MigrationError, match="cannot be reached"):
+        schema.current("postgresql+psycopg://nobody@127.0.0.1:1/none")
 
 
 def test_an_older_schema_is_refused_with_the_command_that_mends_it(empty_database_url: str) -> None:
-    with pytest.raises(migrate.SchemaOutdatedError, match=r"is empty.*'pixapi-gateway db upgrade'"):
-        migrate.check(empty_database_url)
+    with pytest.raises(schema.SchemaOutdatedError, match=r"is empty.*'pixapi-gateway db upgrade'"):
+        schema.check(empty_database_url)
     migrate.upgrade(empty_database_url)
-    migrate.check(empty_database_url)
+    schema.check(empty_database_url)
     migrate.downgrade(empty_database_url, "base")
-    with pytest.raises(migrate.SchemaOutdatedError, match="pixapi-gateway db upgrade"):
-        migrate.check(empty_database_url)
+    with pytest.raises(schema.SchemaOutdatedError, match="pixapi-gateway db upgrade"):
+        schema.check(empty_database_url)
 
 
 def test_a_newer_schema_is_served(database_url: str) -> None:
     with connected(database_url) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         connection.commit()
-    migrate.check(database_url)
+    schema.check(database_url)
 
 
 # The schema ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from gateway.credits.aging import Ages, Aging
 from gateway.credits.rollups import Rollups
-from gateway.db import migrate
+from gateway.db import migrate, schema
 from gateway.db.engine import Database, LockedError
 from gateway.db.partitions import ensure_partitions
 from tests.integration.ledger.book import RELEASED, Book, settled, try_place
@@ -74,10 +74,10 @@ async def test_background_work_works(database_url: str, pooled: Pooler) -> None:
 def test_migrations_work_and_leave_no_lock(empty_database_url: str) -> None:
     with pooler(empty_database_url, size=SIZE) as found:
         url = found.url(empty_database_url)
-        assert migrate.upgrade(url) == (None, migrate.head())
-        assert migrate.upgrade(url) == (migrate.head(), migrate.head())
-        assert migrate.downgrade(url) == (migrate.head(), "0016")
-        assert migrate.upgrade(url)[1] == migrate.head()
+        assert migrate.upgrade(url) == (None, schema.head())
+        assert migrate.upgrade(url) == (schema.head(), schema.head())
+        assert migrate.downgrade(url) == (schema.head(), "0016")
+        assert migrate.upgrade(url)[1] == schema.head()
 
 
 async def test_time_outs_hold_on_every_connection_by_the_pooler_s_connect_query(

@@ -12,14 +12,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from gateway.db import migrate
+from gateway.db import migrate, schema
 from gateway.db.engine import Database
 from tests.integration.ledger.book import RELEASED, Book, address, new_task, settled, try_place
 
 # 0010 gave sessions columns that the release before did not fill; since then migrations only add.
 FIRST = 10
-REVISIONS = sorted(one for one in migrate.known() if int(one) > FIRST)
-BEFORE_HEAD = f"{int(migrate.head()) - 1:04}"
+REVISIONS = sorted(one for one in schema.known() if int(one) > FIRST)
+BEFORE_HEAD = f"{int(schema.head()) - 1:04}"
 
 COLUMNS = """
     SELECT table_name, column_name, data_type, is_nullable = 'YES' OR column_default IS NOT NULL
@@ -104,7 +104,7 @@ async def test_paid_calls_go_on_while_the_schema_goes_forward(empty_database_url
         await asyncio.sleep(0.5)
         before = traffic.done
         migrating = asyncio.get_running_loop().run_in_executor(threads, migrate.upgrade, url)
-        assert (await migrating)[1] == migrate.head()
+        assert (await migrating)[1] == schema.head()
         during = traffic.done
         await asyncio.sleep(0.5)
     await asyncio.gather(*workers)  # a call that failed is raised here
@@ -130,7 +130,7 @@ async def test_a_migration_waits_for_a_long_transaction_without_stopping_calls(
             await asyncio.sleep(3)
             assert not migrating.done()
             assert traffic.done > 20
-        assert (await migrating)[1] == migrate.head()
+        assert (await migrating)[1] == schema.head()
     await asyncio.gather(*workers)
     assert traffic.slowest < 1.5
     assert await traffic.book.differences() == ()

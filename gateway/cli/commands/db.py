@@ -59,11 +59,11 @@ def downgrade(
 @app.command()
 def current(ctx: typer.Context, as_json: Json = False) -> None:
     """The schema's revision, and the one this release is written for."""
-    from gateway.db import migrate
+    from gateway.db import schema
 
     with _database(ctx, as_json=as_json) as url:
-        revision = migrate.current(url)
-    report({"revision": revision, "head": migrate.head()}, as_json=as_json)
+        revision = schema.current(url)
+    report({"revision": revision, "head": schema.head()}, as_json=as_json)
 
 
 @app.command()
@@ -138,7 +138,7 @@ def _show_months(found: dict[str, Any], *, as_json: bool) -> None:
 @contextmanager
 def _database(ctx: typer.Context, *, as_json: bool) -> Iterator[str]:
     from gateway.cli.local_api import settings_for
-    from gateway.db.migrate import MigrationError
+    from gateway.db.schema import MigrationError
 
     try:
         yield settings_for(ctx.obj.config).database.url

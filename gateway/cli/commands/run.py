@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +21,11 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Processes that share the port.")] = None,
 ) -> None:
     """Serve the gateway until SIGTERM or Ctrl-C; paid calls under way are finished first."""
+    gc.disable()  # nothing of what is loaded now goes before the end
     from gateway.cli.serve import serve
     from gateway.settings import SettingsError, load
 
+    gc.enable()
     flags = {"server": {"host": host, "port": port, "workers": workers}}
     try:
         settings = load(ctx.obj.config, overrides=flags)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.cli.doctor.check import Check, fail, ok, warn, worst
-from gateway.db import migrate
+from gateway.db import schema
 from gateway.db.engine import Database, StatementRefusedError
 from gateway.errors import GatewayError
 from gateway.settings import Settings
@@ -168,7 +168,7 @@ async def look(database: Database, settings: Settings) -> Asked:
         async with asyncio.timeout(SECONDS), database.autocommit() as connection:
             found = await _server(connection)
             clocks = (found.now, datetime.now(UTC))
-            state = migrations(found.revision, migrate.head(), migrate.known())
+            state = migrations(found.revision, schema.head(), schema.known())
             checks = [*server(found, settings), timeouts(found, settings), state]
             if state.state != "fail":
                 checks += contents(await _contents(connection), found.now)

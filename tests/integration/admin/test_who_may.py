@@ -10,7 +10,7 @@ from gateway.access import admin_tokens
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.route import AdminRoute
 from gateway.admin.api.routes import ROUTES
-from gateway.db import migrate
+from gateway.db import schema
 from tests.integration.admin.conftest import BOOTSTRAP, PEPPERS, Admin
 
 NOWHERE = {"{team}": "nowhere", "{id}": "nowhere", "{period}": "day"}
@@ -145,7 +145,7 @@ async def test_head_is_a_get_without_its_body(admin: Admin) -> None:
 
 async def test_the_status_counts_what_there_is(admin: Admin) -> None:
     before = await admin.ok("GET", "/status")
-    assert before["database"] == {"ok": True, "revision": migrate.head()}
+    assert before["database"] == {"ok": True, "revision": schema.head()}
     await admin.team("Counted")
     key = await admin.key("counted")
     await admin.ok("POST", "/upstream-keys", {"label": "counted", "secret": "sk-counted-000001"})
