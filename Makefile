@@ -3,7 +3,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check fmt bench lock licences audit sbom rooms env replay clean quickstart-venv dev-venv
+.PHONY: help run test chaos scale-out check fmt bench lock licences audit sbom rooms env replay clean quickstart-venv dev-venv
 
 ARGS ?=
 JOBS ?= 3
@@ -30,6 +30,9 @@ chaos: dev-venv ## faults and traffic mixed, then every invariant: SEEDS='1 2 3'
 		PXG_FAULTED_CALLS=$(CALLS) \
 		.venv/bin/python -m pytest -s tests/faults/test_postgres.py tests/e2e/test_rolling_restart.py tests/faults/test_chaos.py \
 		tests/e2e/test_cancel_storm.py tests/e2e/test_faulted_calls.py $(ARGS)
+
+scale-out: dev-venv ## three gateways behind HAProxy, replaced and killed under traffic: SECONDS=60
+	@PXG_SCALE_OUT_SECONDS=$(SECONDS) .venv/bin/python -m pytest -s tests/e2e/test_scale_out.py $(ARGS)
 
 check: dev-venv ## formatting, lint, types, layers, documentation
 	@.venv/bin/ruff format --check --output-format concise . || { echo 'Not formatted; run: make fmt' >&2; exit 1; }

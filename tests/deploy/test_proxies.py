@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -74,6 +75,17 @@ def test_calls_arrive_with_the_clients_address(front: Proxy, key: str) -> None:
             assert answer.status_code == 200, answer.text
             assert answer.headers["x-credits-charged"] == "2"
             assert answer.headers["x-request-id"]
+
+
+def test_a_living_gateway_stays_in_use_and_a_dead_one_does_not(front: Proxy, key: str) -> None:
+    """After HAProxy has looked three times at each; nginx looks only when it is asked."""
+    if "haproxy" not in front.log.name:
+        pytest.skip("nginx asks gateways only what its clients ask")
+    time.sleep(6.5)
+    with client(front, key) as here:
+        assert here.post("/v1/images/generations", json=ORDER).status_code == 200
+    down = re.findall(r"Server gateways/gateway-(\d+) is DOWN", front.log.read_text("utf-8"))
+    assert len(set(down)) == 1
 
 
 def test_long_headers_and_bodies_pass(front: Proxy, key: str) -> None:

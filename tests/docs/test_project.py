@@ -25,8 +25,6 @@ HOSTS = re.compile(
 # Public pages that pages about others quote.
 SOURCES = {"github.com", "docs.litellm.ai", "docs.newapi.pro", "portkey.ai", "docs.getbifrost.ai"}
 QUOTING = {"README.md", "README.zh.md", "docs/migrating.md"}
-# Pages that are written elsewhere at this moment: take them out when they are there.
-AWAITED = {"docs/deployment.md", "docs/benchmarks.md"}
 SYSTEM_FOLDERS = {"var", "usr", "etc", "opt", "run", "srv", "tmp"}
 TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -133,7 +131,7 @@ def test_links_lead_somewhere(name: str) -> None:
     folder = (ROOT / name).parent
     targets = [target.partition("#")[0] for target in LINK.findall(page(name)) if "://" not in target]
     missing = [folder / target for target in targets if target and not (folder / target).exists()]
-    assert {os.path.relpath(path, ROOT) for path in missing} - AWAITED == set()
+    assert {os.path.relpath(path, ROOT) for path in missing} == set()
 
 
 @pytest.mark.parametrize("name", pages())
