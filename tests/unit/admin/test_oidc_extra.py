@@ -10,7 +10,7 @@ import pytest
 from gateway.admin.oidc_terms import OidcUnavailableError
 from gateway.cli import serve
 from gateway.composition import build
-from gateway.db import migrate
+from gateway.db import schema
 from gateway.settings import Settings, load
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -64,6 +64,6 @@ def test_with_both_there_is_a_provider_and_nothing_was_asked_of_it() -> None:
 def test_serve_says_so_and_ends_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(migrate, "check", lambda _: None)
+    monkeypatch.setattr(schema, "check", lambda _: None)
     assert serve.serve(settings(**SINGLE_SIGN_ON)) == 2
     assert "pixapi-gateway[oidc]" in capsys.readouterr().err
