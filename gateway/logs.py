@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import Context
 from datetime import UTC, datetime
 from typing import Any
@@ -45,6 +45,7 @@ FIELDS = (
 
 BATCH_SECONDS = 0.01
 LARGEST_BATCH = 256  # lines
+LARGEST_WRITE = 4096  # bytes: a pipe takes so many in one piece
 
 
 def configure(level: str, style: str) -> None:
@@ -103,7 +104,7 @@ class BatchedLines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._lines: list[str] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timed: asyncio.AbstractEventLoop | None = None  # the loop that will write
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called with the handler's lock held."""
@@ -121,20 +122,28 @@ class BatchedLines(logging.Handler):
 
     def _later(self) -> bool:
         """Whether this thread's loop will write."""
-        if self._timer is not None:
-            return True
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return False
-        self._timer = loop.call_later(BATCH_SECONDS, self.flush, context=Context())
+        if self._timed is not loop:
+            self._timed = loop
+            loop.call_later(BATCH_SECONDS, self._due, context=Context())
         return True
 
+    def _due(self) -> None:
+        self._timed = None
+        with suppress(OSError):  # nobody is left to be told
+            self.flush()
+
     def _write(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        """As the kernel takes it in one piece: several workers may share a pipe, and their lines must not mix."""
         lines, self._lines = self._lines, []
-        if lines:
-            sys.stderr.write("\n".join(lines) + "\n")
-            sys.stderr.flush()
+        piece, size = "", 0
+        for line in [*lines, ""]:
+            length = len(line.encode(errors="backslashreplace")) + 1
+            if piece and (size + length > LARGEST_WRITE or not line):
+                sys.stderr.write(piece)
+                sys.stderr.flush()
+                piece, size = "", 0
+            piece, size = f"{piece}{line}\n", size + length

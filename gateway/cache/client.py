@@ -97,7 +97,8 @@ class CacheClient:
         """Returns when Redis has answered what was sent by `run_soon`, or has not in time."""
         if reply is not None:
             with suppress(CacheGone):
-                await self._waited(reply, self._timeout)
+                # Who waits may be cancelled, or have no patience left: what is asked is asked all the same.
+                await self._waited(asyncio.shield(reply), self._timeout)
 
     def script_soon(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> None:
         """A script whose reply nobody awaits; lost when Redis is gone."""
@@ -154,7 +155,7 @@ class CacheClient:
             raise CacheGone("the time to wait for Redis is used up")
         return await self._waited(self._ask(command), limit)
 
-    async def _waited(self, reply: Reply, limit: float) -> Any:
+    async def _waited(self, reply: asyncio.Future[Any], limit: float) -> Any:
         purse = REDIS.current()
         left = limit if purse is None else min(limit, purse.left)
         started = self._clock.monotonic()

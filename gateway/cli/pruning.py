@@ -42,6 +42,13 @@ async def prune_in(
     database: Database, before: date, export: Path | None, say: Say, actor: str
 ) -> dict[str, Any]:
     """The same on a database; `say` is told what comes next."""
+    async with pruning.only_run(database):
+        return await _prune(database, before, export, say, actor)
+
+
+async def _prune(
+    database: Database, before: date, export: Path | None, say: Say, actor: str
+) -> dict[str, Any]:
     say("Looking for what a stopped run left")
     left_over = await pruning.drop_left_over(database)
     await _prepare(database, say)
@@ -102,7 +109,7 @@ async def _prove(database: Database, say: Say, so_far: str) -> None:
 async def _opened(config: Path | None) -> AsyncIterator[Database]:
     own = settings_for(config).database
     database = Database(
-        own.url, pool_size=1, statement_timeout=own.statement_timeout, lock_timeout=own.lock_timeout
+        own.url, pool_size=2, statement_timeout=own.statement_timeout, lock_timeout=own.lock_timeout
     )
     try:
         with failures():

@@ -36,6 +36,7 @@ STRAY = text(
 )
 NOW = text("SELECT now()")
 PRUNED = text("SELECT EXISTS (SELECT FROM pruned_months WHERE month = :month)")
+ONLY_RUN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('gateway prune run', 0))")
 ALONE = text("SELECT pg_try_advisory_xact_lock(hashtextextended('gateway prune', 0))")
 
 # The months before a day that have partitions, oldest first, and whether each has all three.

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from random import uniform
@@ -124,6 +125,16 @@ async def freeze(database: Database, month: date) -> None:
         except LockedError:
             await asyncio.sleep(_pause())
     raise LockedError
+
+
+@asynccontextmanager
+async def only_run(database: Database) -> AsyncIterator[None]:
+    """Nobody else prunes until the block ends: two exports into one folder would overwrite each other."""
+    async with database.transaction() as connection:
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        if not await connection.scalar(queries.ONLY_RUN):
+            raise MonthNotPrunedError("Another run is pruning; wait until it has ended.")
+        yield
 
 
 async def take_out(

@@ -192,9 +192,12 @@ class Repeats:
     async def close(self, seconds: float = 2.0) -> None:
         """Lets what is being written down end; who still waits is told that it is not known."""
         await self._looks.close()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
         self._write_delivered()
-        if self._work:
-            await asyncio.wait(self._work, timeout=seconds)
+        while self._work and (left := until - loop.time()) > 0:
+            await asyncio.wait(self._work, timeout=left)
+            self._write_delivered()  # what was being shared is delivered now
         for task in self._work:
             task.cancel()
         for hold_id in list(self._recent.calls):

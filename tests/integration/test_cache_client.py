@@ -90,6 +90,19 @@ async def test_what_nobody_awaits_is_done_before_the_client_closes(redis_url: st
         assert await other.run("GET", key) == b"words"
 
 
+async def test_who_waits_for_it_may_leave_and_it_is_done_all_the_same(redis_url: str, key: str) -> None:
+    """Also before the connection is there: it is cancelled while the command has not been sent."""
+    async with cache_client(redis_url) as client:
+        with REDIS.patience(0):
+            await client.seen(client.run_soon("SET", f"{key}:impatient", "one"))
+        waiting = asyncio.create_task(client.seen(client.run_soon("SET", key, "two")))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await eventually(client, f"{key}:impatient", b"one")
+        await eventually(client, key, b"two")
+
+
 async def test_what_nobody_awaits_is_bounded(
     client: CacheClient, key: str, monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:

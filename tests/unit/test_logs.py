@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.logs import BATCH_SECONDS, FIELDS, LARGEST_BATCH, configure
+from gateway.logs import BATCH_SECONDS, FIELDS, LARGEST_BATCH, LARGEST_WRITE, configure
 
 LOG = logging.getLogger("gateway.tests")
 
@@ -117,6 +117,7 @@ async def test_many_lines_are_one_write_and_a_warning_waits_for_nothing(
     for _ in range(LARGEST_BATCH + 1):
         LOG.info("too many to keep")
     assert sum(text.count("too many") for text in writes) == LARGEST_BATCH
+    assert all(len(text) <= LARGEST_WRITE for text in writes)
     logging.getLogger().handlers[0].flush()
     assert sum(text.count("too many") for text in writes) == LARGEST_BATCH + 1
 

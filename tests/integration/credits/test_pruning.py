@@ -381,3 +381,12 @@ async def test_what_is_gone_is_said_to_be_gone(past: Past) -> None:
         assert (refused.value.status, refused.value.reason) == (404, "hold_not_found")
         with pytest.raises(GatewayError, match="no hold with this id"):
             await listed.find(connection, str(uuid7()))
+
+
+async def test_one_run_prunes_at_a_time(past: Past, tmp_path: Path) -> None:
+    """Two that export into one folder would overwrite each other's files."""
+    database = past.book.database
+    async with pruning.only_run(database):
+        with pytest.raises(MonthNotPrunedError, match="Another run is pruning"):
+            await prune_in(database, months_ago(0), tmp_path, lambda _: None, "cli:test")
+    assert list(tmp_path.iterdir()) == []
