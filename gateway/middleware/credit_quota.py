@@ -49,8 +49,8 @@ class CreditQuotaMiddleware:
         exchange = exchange_of(scope)
         model, price = self._price(exchange)
         self._spool.check_room()
-        seat = self._paid_calls.take_seat()
-        exchange.seat = seat
+        slot = exchange.slot
+        exchange.seat = seat = self._paid_calls.take_seat(slot.release if slot is not None else None)
         try:
             exchange.hold = await self._place(exchange, model, price)
             await self._app(scope, receive, send)
