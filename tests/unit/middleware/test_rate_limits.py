@@ -105,34 +105,38 @@ async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise errors.overloaded("No room.")
 
 
-@pytest.mark.parametrize("called", [True, False])
-async def test_no_answer_before_the_slot_is_free_for_every_process(called: bool) -> None:
-    """Whose client waits for each answer needs one slot, whichever process its next call meets."""
-    cache = SlowCache()
-    rig = Rig(cache=cache, key_limits=given(None, 1))
+def called(rig: Rig) -> ASGIApp:
+    """A paid endpoint: its call ends at once, its client is answered after that."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
-        if called:
-            start(rig, exchange, asyncio.sleep(0))
-            assert exchange.seat is not None
-            await exchange.seat.over()
-        await (ok if called else fail)(scope, receive, send)
+        start(rig, exchange, asyncio.sleep(0))
+        assert exchange.seat is not None
+        await exchange.seat.over()
+        await ok(scope, receive, send)
 
-    answer = asyncio.create_task(rig.call(app))
+    return app
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_no_answer_before_the_slot_is_free_for_every_process(refused: bool) -> None:
+    """Whose client waits for each answer needs one slot, whichever process its next call meets."""
+    cache = SlowCache()
+    rig = Rig(cache=cache, key_limits=given(None, 1))
+    answer = asyncio.create_task(rig.call(fail if refused else called(rig)))
     await turns()
     assert not answer.done()
     cache.reply.set_result(1)
     await asyncio.wait({answer}, timeout=1)
     assert answer.done()
-    assert (answer.exception() is None) == called
+    assert (answer.exception() is None) != refused
 
 
 async def test_an_answer_waits_for_redis_no_longer_than_any_command() -> None:
     cache = SlowCache()
     rig = Rig(cache=cache, key_limits=given(None, 1))
     cache.reply.set_exception(CacheGone("no answer in time"))
-    assert (await rig.call()).status == 200
+    assert (await rig.call(called(rig))).status == 200
 
 
 async def test_a_key_s_rate() -> None:
