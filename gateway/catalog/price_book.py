@@ -97,14 +97,14 @@ def quote(
     """
     quality = quality.strip().lower() if quality is not None else None
     units = [model.unit(size, quality, operation) for size in sizes or (None,)]
-    credits, hold = max([unit.credits for unit in units]), max([unit.hold for unit in units])
+    charged, held = max([unit.credits for unit in units]), max([unit.hold for unit in units])
     if model.per == "second":
-        length = seconds if seconds is not None else model.default_seconds
-        credits, hold = _times(credits, length * images), _times(hold, length * images)
+        length = images * (seconds if seconds is not None else model.default_seconds)
+        charged, held = _times(charged, length), _times(held, length)
     else:
-        credits, hold = credits * images, hold * images
+        charged, held = charged * images, held * images
     extra = model.per_input_image * input_images * images
-    return Price(credits=credits + extra, hold=hold + extra)
+    return Price(credits=charged + extra, hold=held + extra)
 
 
 def _times(micro: int, count: Decimal) -> int:
