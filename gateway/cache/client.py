@@ -123,6 +123,12 @@ class CacheClient:
         if reply is not None:
             reply.add_done_callback(follow)
 
+    @property
+    def patient(self) -> bool:
+        """Whether the running request may wait for one more command, however long that takes."""
+        purse = REDIS.current()
+        return purse is None or purse.left >= self._timeout
+
     async def state(self) -> str:
         """`ok` or `unreachable` as it is now; while Redis is left alone, by a probe that makes nobody else wait."""
         if self._breaker.is_open:

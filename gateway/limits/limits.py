@@ -194,11 +194,12 @@ class Limits:
                         self._free(taken)
 
     def give_back(self, taken: Taken) -> Reply | None:
-        """The call has ended. The reply says that Redis knows."""
+        """The call has ended. With the reply Redis knows; None when there is none, or no patience to wait for it."""
         if self._running.pop(taken.lease, None) is None:
             return None
         self._local.ended(taken.keys)
-        return self._free(taken)
+        reply = self._free(taken)
+        return reply if self._cache.patient else None
 
     async def seen(self, reply: Reply | None) -> None:
         """Returns when Redis has answered, or has not in time."""

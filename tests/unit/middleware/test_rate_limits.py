@@ -16,6 +16,7 @@ from gateway.cache.wire import Command
 from gateway.errors import GatewayError, render
 from gateway.limits.limits import Bound, Bounds, Lane, Limits
 from gateway.middleware.rate_limits import RateLimitsMiddleware, bounds_of, duration
+from gateway.patience import REDIS
 from gateway.proxy.exchange import Exchange, exchange_of
 from gateway.proxy.paid_calls import PaidCalls
 from gateway.telemetry import Metrics
@@ -137,6 +138,13 @@ async def test_an_answer_waits_for_redis_no_longer_than_any_command() -> None:
     rig = Rig(cache=cache, key_limits=given(None, 1))
     cache.reply.set_exception(CacheGone("no answer in time"))
     assert (await rig.call(called(rig))).status == 200
+
+
+async def test_who_has_waited_for_redis_long_enough_is_answered_without_waiting_more() -> None:
+    rig = Rig(cache=SlowCache(), key_limits=given(None, 1))
+    with REDIS.patience(0.1):
+        assert (await asyncio.wait_for(rig.call(called(rig)), 1)).status == 200
+    assert rig.limits.running == 0
 
 
 async def test_a_key_s_rate() -> None:
