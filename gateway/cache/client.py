@@ -19,10 +19,11 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
+from gateway.cache.address import Address
 from gateway.cache.breaker import Breaker
 from gateway.cache.line import CacheGone, Reply
 from gateway.cache.pipeline import Pipeline
-from gateway.cache.wire import Address, Command, ReplyError, pack
+from gateway.cache.wire import Command, ReplyError, pack
 from gateway.clock import Clock
 from gateway.patience import REDIS
 from gateway.telemetry import Metrics
