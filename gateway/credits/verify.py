@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
@@ -22,15 +22,17 @@ from gateway.credits import verify_queries as queries
 from gateway.credits.amount import to_text
 from gateway.credits.pruning import pruned_until
 from gateway.db import audit
-from gateway.db.engine import allow
+from gateway.db.engine import LOCK_NOT_AVAILABLE, allow
 
 # Of one kind; more are counted in a last line.
 MOST_DIFFERENCES = 1000
 STATEMENT_SECONDS = 120
 LOCK_SECONDS = 10
-_PROOF = "(hashtextextended('gateway proof', 0))"
-_ALONE = text(f"SELECT pg_try_advisory_xact_lock{_PROOF}")
-_IN_TURN = text(f"SELECT pg_advisory_xact_lock{_PROOF}")
+# LOCK TABLE takes no snapshot, as any query would. The first is the turn of proofs and is in nobody else's way; the
+# second keeps months from being taken out, or moved, between the snapshot and the reading of the tables.
+_IN_TURN = text("LOCK TABLE pruned_months IN SHARE UPDATE EXCLUSIVE MODE")
+_ALONE = text(f"{_IN_TURN} NOWAIT")
+_STAY = text("LOCK TABLE holds, ledger_entries, attempts IN ACCESS SHARE MODE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,20 +80,20 @@ class Repaired:
         return Repaired(counters=self.counters + other.counters, buckets=self.buckets + other.buckets)
 
 
-async def verify(connection: AsyncConnection, *, in_turn: bool = False) -> Proof:
+async def verify(
+    connection: AsyncConnection, *, in_turn: bool = False, statement_seconds: int = STATEMENT_SECONDS
+) -> Proof:
     """Compares everything in one read-only snapshot; `connection` must be at the beginning of a transaction.
 
     One runs at a time, over all processes, until its transaction ends: GatewayError 409 while another does, unless this
-    one is to wait for its turn, which is before that of those who do not wait.
+    one is to wait for its turn, which is before that of those who do not wait. The snapshot is of after the wait.
     """
-    await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-    await allow(connection, STATEMENT_SECONDS)
+    await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+    await allow(connection, statement_seconds)
     await connection.execute(text("SET LOCAL jit = off"))  # compiling takes longer than these queries
-    if in_turn:
-        await connection.execute(text(f"SET LOCAL lock_timeout = '{STATEMENT_SECONDS}s'"))
-        await connection.execute(_IN_TURN)
-    elif not await connection.scalar(_ALONE):
-        raise errors.conflict_for_now("A proof is running; ask again.", "proof_running")
+    await _take_turn(connection, statement_seconds if in_turn else None)
+    await connection.execute(_STAY)
+    await connection.execute(text("SET TRANSACTION READ ONLY"))
     counts = (await connection.execute(queries.COUNTS)).one()
     suspects = {
         "disputed": (await connection.execute(queries.DISPUTED)).scalars().all(),
@@ -112,6 +114,20 @@ async def verify(connection: AsyncConnection, *, in_turn: bool = False) -> Proof
         rows = (await connection.execute(query, values | {"most": MOST_DIFFERENCES + 1})).all()
         found += _limited([described(row) for row in rows])
     return Proof(checked=Checked(**counts._mapping), differences=tuple(found))
+
+
+async def _take_turn(connection: AsyncConnection, patience: int | None) -> None:
+    """Waits for `patience` seconds, or not at all."""
+    if patience is not None:
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{patience}s'"))
+        await connection.execute(_IN_TURN)
+        return
+    try:
+        await connection.execute(_ALONE)
+    except exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise errors.conflict_for_now("A proof is running; ask again.", "proof_running") from None
 
 
 async def repair(connection: AsyncConnection, actor: str, team_id: UUID) -> Repaired:

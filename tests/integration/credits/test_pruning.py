@@ -8,13 +8,15 @@ import gzip
 import json
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.cli.output import CommandFailed
 from gateway.cli.pruning import prune_in
@@ -25,6 +27,8 @@ from gateway.credits.pruning import MonthNotPrunedError, survey
 from gateway.credits.rollups import upstream_credits
 from gateway.credits.terms import SentVia
 from gateway.credits.usage import Range
+from gateway.credits.verify import Proof, verify
+from gateway.db.engine import Database
 from gateway.db.partitions import ensure_partitions
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
@@ -390,3 +394,63 @@ async def test_one_run_prunes_at_a_time(past: Past, tmp_path: Path) -> None:
         with pytest.raises(MonthNotPrunedError, match="Another run is pruning"):
             await prune_in(database, months_ago(0), tmp_path, lambda _: None, "cli:test")
     assert list(tmp_path.iterdir()) == []
+
+
+class AboutToCommit:
+    """A database whose transactions wait before they commit."""
+
+    def __init__(self, database: Database) -> None:
+        self.database, self.waits, self.go_on = database, asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self.database.transaction() as connection:
+            yield connection
+            self.waits.set()
+            await self.go_on.wait()
+
+
+async def somebody_waits(book: Book) -> None:
+    """Until a lock of this database is waited for."""
+    here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    while not book.rows(f"SELECT FROM pg_locks WHERE NOT granted AND {here}"):
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("turn", ["at once", "in turn"])
+async def test_a_proof_that_begins_while_a_month_goes_is_of_after_it(past: Past, turn: str) -> None:
+    """Its snapshot must not be older than the partitions it finds."""
+    book, month = past.book, months_ago(2)
+    await history(past, months=2, calls=4)
+    await prune(book, months_ago(4))  # sums the days
+    await pruning.freeze(book.database, month)
+    late = AboutToCommit(book.database)
+    taking = asyncio.create_task(pruning.take_out(cast(Database, late), "test", month, None, lambda _: None))
+    await late.waits.wait()
+
+    async def proof() -> Proof:
+        async with book.database.transaction() as connection:
+            return await verify(connection, in_turn=turn == "in turn")
+
+    proving = asyncio.create_task(proof())
+    await somebody_waits(book)
+    late.go_on.set()
+    await taking
+    assert (await proving).differences == ()
+
+
+async def test_a_proof_that_waited_for_its_turn_sees_what_was_done_meanwhile(past: Past) -> None:
+    book = past.book
+    team = book.team()
+
+    async def proof() -> Proof:
+        async with book.database.transaction() as connection:
+            return await verify(connection, in_turn=True)
+
+    async with book.database.transaction() as connection:
+        await verify(connection)
+        waiting = asyncio.create_task(proof())
+        await somebody_waits(book)
+        placed = await try_place(book.ledger, team.order())
+        assert placed is not None
+    assert (await waiting).checked.holds == 1
