@@ -16,6 +16,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.cli.output import CommandFailed
@@ -425,7 +426,7 @@ async def test_a_proof_that_begins_while_a_month_goes_is_of_after_it(past: Past,
     await prune(book, months_ago(4))  # sums the days
     await pruning.freeze(book.database, month)
     late = AboutToCommit(book.database)
-    taking = asyncio.create_task(pruning.take_out(cast(Database, late), "test", month, None, lambda _: None))
+    taking = asyncio.create_task(pruning.take_out(cast("Database", late), "test", month, None, lambda _: None))
     await late.waits.wait()
 
     async def proof() -> Proof:
@@ -454,3 +455,21 @@ async def test_a_proof_that_waited_for_its_turn_sees_what_was_done_meanwhile(pas
         placed = await try_place(book.ledger, team.order())
         assert placed is not None
     assert (await waiting).checked.holds == 1
+
+
+async def test_the_proofs_of_a_prune_have_time_for_large_months(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = []
+
+    async def proof(connection: AsyncConnection, **how: Any) -> Proof:
+        found = await verify(connection, **how)
+        allowed.append(await connection.scalar(sql("SHOW statement_timeout")))
+        return found
+
+    monkeypatch.setattr("gateway.cli.pruning.verify", proof)
+    past.go(at(months_ago(2), 3))
+    await past.call(past.book.team())
+    past.go(NOW)
+    await prune(past.book, months_ago(1))
+    assert allowed == ["1h", "1h"]
