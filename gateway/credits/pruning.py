@@ -40,6 +40,7 @@ LOCK_MILLISECONDS = 50  # far below `database.lock_timeout`: whoever comes after
 LOCK_TRIES = 240
 PAUSE_SECONDS = 0.5
 MOST_KEPT = 10_000
+SETTLED_AFTER = timedelta(hours=1)  # far beyond what clocks differ by: a write into a frozen month is refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +211,10 @@ async def _obstacles(connection: AsyncConnection, month: date) -> tuple[str, ...
     now: datetime = (await connection.execute(queries.NOW)).scalar_one()
     if values["end"] > now:
         found.append("it is not over")
+    elif values["end"] > now - SETTLED_AFTER:
+        found.append(
+            "it ended less than an hour ago, and a gateway whose clock is behind may still write into it"
+        )
     if number := await connection.scalar(queries.OPEN_HOLDS, values):
         found.append(f"{number} holds of it or of earlier months are held or unknown; see holds list")
     if ends := await connection.scalar(queries.RUNNING_PERIODS, values):

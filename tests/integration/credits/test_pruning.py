@@ -29,7 +29,7 @@ from gateway.credits.rollups import upstream_credits
 from gateway.credits.terms import SentVia
 from gateway.credits.usage import Range
 from gateway.credits.verify import Proof, verify
-from gateway.db.engine import Database
+from gateway.db.engine import Database, StatementRefusedError
 from gateway.db.partitions import ensure_partitions
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
@@ -45,7 +45,8 @@ from tests.integration.ledger.book import (
     try_place,
 )
 
-NOW = datetime.now(UTC)
+TODAY = datetime.now(UTC)
+NOW = max(TODAY, TODAY.replace(day=1, hour=2))  # the month before ended more than an hour ago
 
 
 def months_ago(count: int) -> date:
@@ -370,8 +371,36 @@ async def test_a_frozen_month_does_not_change(past: Past) -> None:
     await pruning.freeze(book.database, months_ago(2))
     name = f"{months_ago(2):%Y_%m}"
     for verb in (f"UPDATE holds_{name} SET quote = 1", f"DELETE FROM attempts_{name}"):
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is being pruned"):
+        with pytest.raises(psycopg.Error, match="is being pruned") as refused:
             book.sql.execute(verb)
+        assert refused.value.sqlstate == "PX001"
+
+
+async def test_a_call_by_a_clock_of_long_ago_is_told_apart_and_holds_up_no_other(past: Past) -> None:
+    book = past.book
+    teams = await history(past, months=2, calls=5)
+    await prune(book, months_ago(3))
+    await pruning.freeze(book.database, months_ago(2))
+    past.skew = at(months_ago(2), 3) - past.now
+    late = asyncio.create_task(book.ledger.place(teams[0].order(1000, model="late")))
+    await asyncio.sleep(0)
+    past.skew = timedelta()
+    assert await try_place(book.ledger, teams[0].order(1000))
+    with pytest.raises(StatementRefusedError, match=f"holds_{months_ago(2):%Y_%m} is being pruned"):
+        await late
+
+
+async def test_a_month_is_left_to_slow_clocks_for_an_hour(past: Past) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    await past.call(book.team())
+    past.go(at(months_ago(1), 0) + timedelta(minutes=59))
+    with pytest.raises(
+        CommandFailed, match="ended less than an hour ago, and a gateway whose clock is behind"
+    ):
+        await prune(book, months_ago(1))
+    past.go(at(months_ago(1), 0) + timedelta(minutes=61))
+    assert len(await prune(book, months_ago(1))) == 1
 
 
 async def test_what_is_gone_is_said_to_be_gone(past: Past) -> None:
@@ -426,7 +455,9 @@ async def test_a_proof_that_begins_while_a_month_goes_is_of_after_it(past: Past,
     await prune(book, months_ago(4))  # sums the days
     await pruning.freeze(book.database, month)
     late = AboutToCommit(book.database)
-    taking = asyncio.create_task(pruning.take_out(cast("Database", late), "test", month, None, lambda _: None))
+    taking = asyncio.create_task(
+        pruning.take_out(cast("Database", late), "test", month, None, lambda _: None)
+    )
     await late.waits.wait()
 
     async def proof() -> Proof:
