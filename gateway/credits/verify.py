@@ -37,13 +37,14 @@ _STAY = text("LOCK TABLE holds, ledger_entries, attempts IN ACCESS SHARE MODE")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What does not agree; `expected` and `found` are for people."""
+    """What does not agree; `expected` and `found` are for people. `repairable`: by `repair`, of `team_id`."""
 
     kind: Literal["hold", "entries", "counter", "usage", "task"]
     subject: str
     expected: str
     found: str
     team_id: UUID | None = None
+    repairable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +162,7 @@ async def repair(connection: AsyncConnection, actor: str, team_id: UUID) -> Repa
 
 def repairable(differences: Sequence[Difference]) -> list[UUID]:
     """The teams with differences that `repair` can mend, in the order of their ids."""
-    return sorted(
-        {one.team_id for one in differences if one.team_id is not None and one.kind in ("counter", "usage")}
-    )
+    return sorted({one.team_id for one in differences if one.team_id is not None and one.repairable})
 
 
 def _limited(found: list[Difference]) -> list[Difference]:
@@ -222,7 +221,14 @@ def _counter(row: Any) -> Difference:
         found += f", open holds of {to_text(row.open_held)}"
     if row.settled < 0 or row.held < 0:
         expected += ", never below 0"
-    return Difference(kind="counter", subject=subject, expected=expected, found=found, team_id=row.of_team)
+    return Difference(
+        kind="counter",
+        subject=subject,
+        expected=expected,
+        found=found,
+        team_id=row.of_team,
+        repairable=True,
+    )
 
 
 def _standing(settled: int, held: int) -> str:
@@ -233,22 +239,29 @@ def _bucket(row: Any) -> Difference:
     subject = (
         f"{row.starts_at:%Y-%m-%dT%H:%MZ} {row.slug or row.team_id} {row.key_id} {row.model} {row.operation}"
     )
-    return Difference(
-        kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
-    )
+    return _of_usage(row, subject)
 
 
 def _summed(row: Any) -> Difference:
-    subject = f"{row.utc_day}, the day's sum, {row.slug or row.team_id} {row.model} {row.operation}"
-    return Difference(
-        kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
+    return _of_usage(
+        row, f"{row.utc_day}, the day's sum, {row.slug or row.team_id} {row.model} {row.operation}"
     )
 
 
 def _pruned(row: Any) -> Difference:
+    """Not repairable: its holds are gone, and what they left says nothing of keys and quarters of an hour."""
     subject = f"{row.utc_day}, of a pruned month, {row.slug or row.team_id} {row.model} {row.operation}"
+    return _of_usage(row, subject, repairable=False)
+
+
+def _of_usage(row: Any, subject: str, *, repairable: bool = True) -> Difference:
     return Difference(
-        kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
+        kind="usage",
+        subject=subject,
+        expected=_usage(row, "e_"),
+        found=_usage(row, ""),
+        team_id=row.team_id,
+        repairable=repairable,
     )
 
 
