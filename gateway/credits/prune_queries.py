@@ -49,13 +49,14 @@ MONTHS = text(
     GROUP BY 1 ORDER BY 1
     """
 )
-# Tables of pruned months that a stopped run has detached and not dropped.
+# Tables of pruned months that a stopped run has detached and not dropped. Theirs are frozen: what somebody has made of an
+# export under such a name is none of them.
 LEFT_OVER = text(
     """
     SELECT c.relname FROM pruned_months m
     CROSS JOIN unnest(ARRAY['holds', 'ledger_entries', 'attempts']) AS p(parent)
     JOIN pg_class c ON c.oid = to_regclass(p.parent || to_char(m.month, '_YYYY_MM'))
-    WHERE NOT c.relispartition
+    WHERE NOT c.relispartition AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'frozen')
     ORDER BY c.relname
     """
 )

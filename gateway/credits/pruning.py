@@ -187,7 +187,7 @@ async def drop_left_over(database: Database) -> list[str]:
     for name in names:
         async with database.transaction() as connection:
             await allow(connection, STATEMENT_SECONDS)
-            await connection.execute(text(f"DROP TABLE {name}"))
+            await connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
     return names
 
 

@@ -507,3 +507,18 @@ async def test_the_proofs_of_a_prune_have_time_for_large_months(
     past.go(NOW)
     await prune(past.book, months_ago(1))
     assert allowed == ["1h", "1h"]
+
+
+async def test_only_what_a_run_has_detached_is_dropped_and_by_two_at_once_too(past: Past) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    await past.call(book.team())
+    past.go(NOW)
+    with pytest.raises(Killed):
+        await prune(book, months_ago(1), stop=f"{month:%Y-%m}: dropping")
+    own = f"ledger_entries_{month:%Y_%m}"  # of an export, say
+    book.sql.execute(f"DROP TABLE {own}; CREATE TABLE {own} AS SELECT 'read back from an export' AS row")
+    left = [f"attempts_{month:%Y_%m}", f"holds_{month:%Y_%m}"]
+    assert await asyncio.gather(*(pruning.drop_left_over(book.database) for _ in range(2))) == [left, left]
+    assert await prune(book, months_ago(1)) == []
+    assert book.rows(f"SELECT row FROM {own}")
