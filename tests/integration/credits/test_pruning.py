@@ -33,6 +33,7 @@ from gateway.db.engine import Database, StatementRefusedError
 from gateway.db.partitions import ensure_partitions
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
+from gateway.repeats.records import Records
 from tests.integration.ledger.book import (
     CREDIT,
     RELEASED,
@@ -522,3 +523,44 @@ async def test_only_what_a_run_has_detached_is_dropped_and_by_two_at_once_too(pa
     assert await asyncio.gather(*(pruning.drop_left_over(book.database) for _ in range(2))) == [left, left]
     assert await prune(book, months_ago(1)) == []
     assert book.rows(f"SELECT row FROM {own}")
+
+
+RECORD = """
+INSERT INTO idempotency_records (hold_id, team_id, key_id, operation, fingerprint, state, body_path, expires_at)
+VALUES (%s, %s, 'k', 'o', '', 'ended', %s, now() - interval '1 day')
+"""
+
+
+async def test_records_that_expire_meanwhile_are_in_nobodys_way_and_none_leaves_its_file_behind(
+    past: Past, tmp_path: Path
+) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    team = book.team()
+    holds = [await past.call(team) for _ in range(3)]
+    past.go(NOW)
+    for hold, path in zip(holds, ("a-file", None, None), strict=True):
+        book.sql.execute(RECORD, (hold, team.id, path))
+    await prune(book, months_ago(4))
+    await pruning.freeze(book.database, month)
+    exported = await month_export.export(book.database, month, tmp_path)
+    book.sql.execute("DELETE FROM idempotency_records WHERE hold_id = %s", (holds[1],))
+    done = await pruning.take_out(book.database, "test", month, exported, lambda _: None)
+    assert (exported.counts.records, done.counts.records) == (3, 2)
+    assert await Records(book.database).clear() == ["a-file"]
+    assert book.rows("SELECT FROM idempotency_records") == []
+
+
+async def test_what_changed_since_the_export_is_named(past: Past, tmp_path: Path) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    team = book.team()
+    while not book.rows("SELECT FROM tasks"):
+        await past.call(team)
+    past.go(NOW)
+    await prune(book, months_ago(4))
+    await pruning.freeze(book.database, month)
+    exported = await month_export.export(book.database, month, tmp_path)
+    book.sql.execute("DELETE FROM tasks")
+    with pytest.raises(MonthNotPrunedError, match="1 tasks were exported and 0 are there"):
+        await pruning.take_out(book.database, "test", month, exported, lambda _: None)
