@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -564,3 +565,44 @@ async def test_what_changed_since_the_export_is_named(past: Past, tmp_path: Path
     book.sql.execute("DELETE FROM tasks")
     with pytest.raises(MonthNotPrunedError, match="1 tasks were exported and 0 are there"):
         await pruning.take_out(book.database, "test", month, exported, lambda _: None)
+
+
+async def test_an_export_of_another_installation_is_left_alone(past: Past, tmp_path: Path) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    await past.call(book.team())
+    past.go(NOW)
+    place = tmp_path / f"{month:%Y-%m}"
+    with pytest.raises(Killed):  # its own, of a run that was stopped after it, is taken up
+        await prune(book, months_ago(1), tmp_path, f"{month:%Y-%m}: comparing")
+    await month_export.export(book.database, month, tmp_path)
+
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["files"]["ledger_entries.jsonl.gz"]["sha256"] = "that of another installation"
+    for foreign in (json.dumps(manifest), "no manifest of ours"):
+        (place / "manifest.json").write_text(foreign)
+        before = {path.name: path.read_bytes() for path in place.iterdir()}
+        with pytest.raises(MonthNotPrunedError, match=f"{place} has another export, of another installation"):
+            await prune(book, months_ago(1), tmp_path)
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    assert book.rows("SELECT FROM pruned_months") == []
+    assert len(await prune(book, months_ago(1), tmp_path / "own")) == 1
+
+
+async def test_what_was_exported_is_on_the_disk_with_the_names_of_its_folders(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, real = [], os.fsync
+
+    def fsync(number: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{number}").readlink())
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    place = tmp_path / "exports" / f"{months_ago(2):%Y-%m}"
+    past.go(at(months_ago(2), 3))
+    await past.call(past.book.team())
+    past.go(NOW)
+    await prune(past.book, months_ago(1), place.parent)
+    assert synced[-2:] == [place, place.parent]
+    assert len(synced) == 5 + 1 + 1 + 2, "each file, their names, the manifest, its name and the month's"
