@@ -49,8 +49,8 @@ MONTHS = text(
     GROUP BY 1 ORDER BY 1
     """
 )
-# Tables of pruned months that a stopped run has detached and not dropped. They are frozen, unlike what somebody may have
-# made of an export under such a name.
+# Tables of pruned months that a stopped run has detached and not dropped. They are frozen, unlike what somebody may
+# have made of an export under such a name.
 LEFT_OVER = text(
     """
     SELECT c.relname FROM pruned_months m
