@@ -15,13 +15,9 @@ import hiredis
 ReplyError = hiredis.ReplyError
 Replies = Callable[[Any], None]
 Command = tuple[str | bytes | int, ...]
+# A command as it goes over the wire.
+pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # a tuple of any length
 _INCOMPLETE = object()
-
-
-def pack(command: Command) -> bytes:
-    """A command as it goes over the wire."""
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # a tuple of any length
-    return packed
 
 
 class Wire(asyncio.Protocol):
