@@ -8,13 +8,12 @@ in the log.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import tempfile
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +25,7 @@ log = logging.getLogger("gateway.spool")
 
 MEMORY_LIMIT = 1024 * 1024
 PIECE = 256 * 1024
+AT_ONCE = 512 * 1024  # bytes read by one thread's turn, which costs more than the reading
 LOG_EVERY_SECONDS = 60.0
 _TMPFILE: int | None = getattr(os, "O_TMPFILE", None)
 FULL = 0.9  # of the budget
@@ -41,9 +41,9 @@ class SpoolBudget:
         self.used = 0
         self._log_again_at = 0.0
 
-    def body(self, *, digest: bool = False) -> SpooledBody:
-        """A new, empty body; the caller closes it. `digest`: keep a SHA-256 of what is written."""
-        return SpooledBody(self, digest=digest)
+    def body(self) -> SpooledBody:
+        """A new, empty body; the caller closes it."""
+        return SpooledBody(self)
 
     def take(self, count: int) -> None:
         """Reserve `count` bytes on disk; `errors.overloaded` when they do not fit."""
@@ -75,10 +75,9 @@ class SpooledBody:
     body is a `ValueError`.
     """
 
-    def __init__(self, budget: SpoolBudget, *, digest: bool = False) -> None:
+    def __init__(self, budget: SpoolBudget) -> None:
         self.size = 0
         self._budget = budget
-        self._hash = hashlib.sha256() if digest else None
         self._tail = bytearray()  # what is not (yet) in the file
         self._file: _UnnamedFile | None = None
         self._in_file = 0
@@ -90,22 +89,14 @@ class SpooledBody:
         """Whether nothing of it is on disk."""
         return self._file is None
 
-    @property
-    def sha256(self) -> bytes:
-        """The digest of everything written so far; `ValueError` unless asked for when the body was made."""
-        if self._hash is None:
-            raise ValueError("this body keeps no digest")
-        return self._hash.digest()
-
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: bytes | bytearray) -> None:
         """Append `chunk`. `errors.overloaded` (`spool_full`) when it fits neither memory nor disk."""
         self._check_open()
-        if self._hash is not None:
-            self._hash.update(chunk)
         self.size += len(chunk)
-        self._tail += chunk
-        if len(self._tail) > (self._budget.memory_limit if self._file is None else PIECE):
-            await self._spill()
+        if len(self._tail) + len(chunk) > (self._budget.memory_limit if self._file is None else PIECE):
+            await self._spill(chunk)
+        else:
+            self._tail += chunk
 
     def read_small(self) -> bytes:
         """All of it at once; only while it is in memory (`ValueError` otherwise)."""
@@ -123,14 +114,10 @@ class SpooledBody:
         size = self.size
         position = 0
         while position < size:
-            self._check_open()
-            if self._file is not None and position < self._in_file:
-                found = await self._read(self._file, min(piece, self._in_file - position), position)
-            else:
-                start = position - self._in_file
-                found = bytes(self._tail[start : start + piece])
-            position += len(found)
-            yield found
+            for found in await self._read(piece, position):
+                self._check_open()
+                position += len(found)
+                yield found
 
     async def link(self, path: Path) -> bool:
         """Gives the body, once it is written, a name as well, all at once and without copying what is on disk; it
@@ -171,16 +158,17 @@ class SpooledBody:
     ) -> None:
         self.close()
 
-    async def _spill(self) -> None:
-        """Move the tail to the file. The body is closed when that fails or is cancelled."""
-        piece, self._tail = self._tail, bytearray()
+    async def _spill(self, chunk: bytes | bytearray) -> None:
+        """Move the tail, and `chunk` behind it, to the file. The body is closed when that fails or is cancelled."""
+        tail, self._tail = self._tail, bytearray()
+        count = len(tail) + len(chunk)
         try:
-            self._budget.take(len(piece))
-            self._taken += len(piece)
+            self._budget.take(count)
+            self._taken += count
             if self._file is None:
                 self._file = _UnnamedFile(self._budget.folder)
-            await asyncio.to_thread(self._file.write_at, piece, self._in_file)
-            self._in_file += len(piece)
+            await asyncio.to_thread(self._file.write_at, (tail, chunk), self._in_file)
+            self._in_file += count
         except OSError as error:
             self._budget.failed(error)
             self.close()
@@ -189,9 +177,15 @@ class SpooledBody:
             self.close()
             raise
 
-    async def _read(self, file: _UnnamedFile, count: int, position: int) -> bytes:
+    async def _read(self, piece: int, position: int) -> list[bytes]:
+        """Some of what begins at `position`, in pieces."""
+        self._check_open()
+        if self._file is None or position >= self._in_file:
+            start = position - self._in_file
+            return [bytes(self._tail[start : start + piece])]
+        end = min(self._in_file, position + AT_ONCE)
         try:
-            found = await asyncio.to_thread(file.read_at, count, position)
+            found = await asyncio.to_thread(self._file.read_at, piece, position, end)
         except OSError as error:
             self._budget.failed(error)
             raise errors.internal_error() from None
@@ -219,11 +213,13 @@ class _UnnamedFile:
         self._closed = False
         self.may_link = False
 
-    def write_at(self, data: bytes | bytearray, position: int) -> None:
-        """Write all of `data`; `OSError` when the disk does not take it."""
+    def write_at(self, parts: Sequence[bytes | bytearray], position: int) -> None:
+        """Write all of `parts`, one behind the other; `OSError` when the disk does not take it."""
         descriptor = self._begin()
         try:
-            _write_all(descriptor, data, position)
+            for part in parts:
+                _write_all(descriptor, part, position)
+                position += len(part)
         finally:
             self._end()
 
@@ -241,11 +237,15 @@ class _UnnamedFile:
         finally:
             self._end()
 
-    def read_at(self, count: int, position: int) -> bytes:
-        """At most `count` bytes; none only at the end of the file."""
+    def read_at(self, piece: int, position: int, end: int) -> list[bytes]:
+        """What lies from `position` to `end`, in pieces of at most `piece` bytes; less only where the file ends."""
         descriptor = self._begin()
+        found: list[bytes] = []
         try:
-            return os.pread(descriptor, count, position)
+            while position < end and (data := os.pread(descriptor, min(piece, end - position), position)):
+                found.append(data)
+                position += len(data)
+            return found
         finally:
             self._end()
 
