@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -162,6 +163,21 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._head.has_body:
             self.cycle.keep_alive = False
             self.cycle.transport = UnreadBodyTransport(self.transport, self._close_after_answer)
+
+    def on_body(self, body: bytes) -> None:
+        """Some of the body has arrived; a single piece is handed on as it is."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        held: bytes | bytearray = cycle.body
+        if held:
+            cycle.body = bytearray(held) if isinstance(held, bytes) else held
+            cycle.body += body
+        else:
+            cycle.body = body  # type: ignore[assignment] # which the cycle makes bytes of: nothing is copied
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """The body has arrived: the connection may live on, if no answer has said otherwise."""
