@@ -8,6 +8,7 @@ in the log.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import tempfile
@@ -25,9 +26,9 @@ log = logging.getLogger("gateway.spool")
 
 MEMORY_LIMIT = 1024 * 1024
 PIECE = 256 * 1024
-AT_ONCE = 512 * 1024  # bytes read by one thread's turn, which costs more than the reading
 LOG_EVERY_SECONDS = 60.0
 _TMPFILE: int | None = getattr(os, "O_TMPFILE", None)
+_NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 FULL = 0.9  # of the budget
 
 
@@ -114,10 +115,14 @@ class SpooledBody:
         size = self.size
         position = 0
         while position < size:
-            for found in await self._read(piece, position):
-                self._check_open()
-                position += len(found)
-                yield found
+            self._check_open()
+            if self._file is not None and position < self._in_file:
+                found = await self._read(self._file, min(piece, self._in_file - position), position)
+            else:
+                start = position - self._in_file
+                found = bytes(self._tail[start : start + piece])
+            position += len(found)
+            yield found
 
     async def link(self, path: Path) -> bool:
         """Gives the body, once it is written, a name as well, all at once and without copying what is on disk; it
@@ -177,15 +182,13 @@ class SpooledBody:
             self.close()
             raise
 
-    async def _read(self, piece: int, position: int) -> list[bytes]:
-        """Some of what begins at `position`, in pieces."""
-        self._check_open()
-        if self._file is None or position >= self._in_file:
-            start = position - self._in_file
-            return [bytes(self._tail[start : start + piece])]
-        end = min(self._in_file, position + AT_ONCE)
+    async def _read(self, file: _UnnamedFile, count: int, position: int) -> bytes:
+        # A thread's turn costs more than copying what the kernel has in memory; it is for the disk.
+        if found := file.read_cached(count, position):
+            await asyncio.sleep(0)  # who reads much must not keep everybody else waiting
+            return found
         try:
-            found = await asyncio.to_thread(self._file.read_at, piece, position, end)
+            found = await asyncio.to_thread(file.read_at, count, position)
         except OSError as error:
             self._budget.failed(error)
             raise errors.internal_error() from None
@@ -211,6 +214,7 @@ class _UnnamedFile:
         self._lock = threading.Lock()
         self._running = 0
         self._closed = False
+        self._tells = True  # what of it is in memory
         self.may_link = False
 
     def write_at(self, parts: Sequence[bytes | bytearray], position: int) -> None:
@@ -237,17 +241,25 @@ class _UnnamedFile:
         finally:
             self._end()
 
-    def read_at(self, piece: int, position: int, end: int) -> list[bytes]:
-        """What lies from `position` to `end`, in pieces of at most `piece` bytes; less only where the file ends."""
+    def read_at(self, count: int, position: int) -> bytes:
+        """At most `count` bytes; none only at the end of the file."""
         descriptor = self._begin()
-        found: list[bytes] = []
         try:
-            while position < end and (data := os.pread(descriptor, min(piece, end - position), position)):
-                found.append(data)
-                position += len(data)
-            return found
+            return os.pread(descriptor, count, position)
         finally:
             self._end()
+
+    def read_cached(self, count: int, position: int) -> bytes:
+        """Like `read_at`, in no time: what the kernel has of it in memory; none also where that cannot be told."""
+        if _NO_WAIT is None or not self._tells or self._file is None or self._closed:
+            return b""
+        buffer = bytearray(count)
+        try:
+            found = os.preadv(self._file.fileno(), [buffer], position, _NO_WAIT)
+        except OSError as error:
+            self._tells = error.errno == errno.EAGAIN  # not every file system does
+            return b""
+        return bytes(memoryview(buffer)[:found])
 
     def close(self) -> None:
         with self._lock:

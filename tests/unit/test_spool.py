@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,7 @@ async def test_a_file_that_cannot_be_read_back_is_an_error(
     async with budget.body() as body:
         await body.write(bytes(2 * MEBIBYTE))
         monkeypatch.setattr(os, "pread", read)
+        monkeypatch.setattr("gateway.spool._NO_WAIT", None)
         with pytest.raises(GatewayError) as caught:
             await whole(body)
     assert caught.value.status == 500
@@ -230,27 +231,81 @@ async def test_a_body_on_disk_that_is_closed_gives_no_piece_more(budget: SpoolBu
         await anext(reading)
 
 
-@pytest.mark.parametrize(("size", "most"), [(PIECE, 32), (65_000, 64)])
-async def test_the_disk_is_asked_for_several_pieces_at_once(
-    budget: SpoolBudget, monkeypatch: pytest.MonkeyPatch, size: int, most: int
-) -> None:
-    """A thread's turn costs more than the reading or writing that is done in it."""
-    turns = 0
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What threads were asked for."""
+    asked: list[str] = []
     to_thread = asyncio.to_thread
 
-    async def counted(*arguments: Any) -> Any:
-        nonlocal turns
-        turns += 1
-        return await to_thread(*arguments)
+    async def noted(work: Callable[..., Any], *arguments: Any) -> Any:
+        asked.append(work.__name__)
+        return await to_thread(work, *arguments)
 
-    monkeypatch.setattr(asyncio, "to_thread", counted)
+    monkeypatch.setattr(asyncio, "to_thread", noted)
+    return asked
+
+
+@pytest.mark.parametrize(("size", "most"), [(PIECE, 32), (65_000, 64)])
+async def test_a_thread_writes_several_pieces_in_one_turn(
+    budget: SpoolBudget, turns: list[str], size: int, most: int
+) -> None:
     data = os.urandom(16 * MEBIBYTE)
     async with budget.body() as body:
         for start in range(0, len(data), size):
             await body.write(data[start : start + size])
-        written, turns = turns, 0
+        assert set(turns) == {"write_at"}
+        assert len(turns) <= most
         assert await whole(body) == data
-    assert (written <= most, turns) == (True, 32)
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system cannot be asked so")
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        ([3 * PIECE], 0),  # all of it is in the kernel's memory
+        (
+            [PIECE, 1000, BlockingIOError(errno.EAGAIN, ""), 3 * PIECE],
+            1,
+        ),  # some of it has to be read from the disk
+        ([OSError(errno.EOPNOTSUPP, "")], 3),  # the file system cannot say, and is not asked again
+    ],
+)
+async def test_only_the_disk_is_read_in_a_thread(
+    budget: SpoolBudget,
+    turns: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[int | OSError],
+    asked: int,
+) -> None:
+    given = list(answers)
+
+    def preadv(descriptor: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+        assert flags == os.RWF_NOWAIT
+        answer = given.pop(0) if len(given) > 1 else given[0]
+        if isinstance(answer, OSError):
+            raise answer
+        found = os.pread(descriptor, min(answer, len(buffers[0])), offset)
+        buffers[0][: len(found)] = found
+        return len(found)
+
+    data = os.urandom(3 * PIECE)
+    async with SpoolBudget(MEBIBYTE, budget.folder, memory_limit=0).body() as body:
+        await body.write(data)
+        turns.clear()
+        monkeypatch.setattr(os, "preadv", preadv)
+        assert await whole(body) == data
+    assert turns == ["read_at"] * asked
+
+
+async def test_reading_what_is_in_memory_lets_others_run(budget: SpoolBudget) -> None:
+    async with budget.body() as body:
+        await body.write(bytes(16 * MEBIBYTE))
+        reading = asyncio.create_task(whole(body))
+        rounds = 0
+        while not reading.done():
+            await asyncio.sleep(0)
+            rounds += 1
+    assert rounds > 60
 
 
 async def test_large_bodies_take_little_memory(tmp_path: Path) -> None:
