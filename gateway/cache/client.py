@@ -20,10 +20,11 @@ from contextvars import Context
 from time import monotonic
 from typing import Any
 
+from gateway.cache.address import Address
 from gateway.cache.breaker import Breaker
 from gateway.cache.line import CacheGone, Reply
 from gateway.cache.pipeline import Pipeline
-from gateway.cache.wire import Address, Command, ReplyError, pack
+from gateway.cache.wire import Command, ReplyError, pack
 from gateway.clock import Clock
 from gateway.patience import REDIS, Patience
 from gateway.telemetry import Metrics

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.cache.wire import Address, ReplyError, Wire
+from gateway.cache.address import Address
+from gateway.cache.wire import ReplyError, Wire
 
 Reply = asyncio.Future[Any]
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from contextvars import Context
 from typing import Any, Protocol
 
+from gateway.cache.address import Address
 from gateway.cache.line import Asked, CacheGone, Line, Reply
-from gateway.cache.wire import Address, ReplyError
+from gateway.cache.wire import ReplyError
 
 # A timer that rings this late says that our own loop stood still: what Redis sent meanwhile is read first.
 LATE_SECONDS = 0.01

@@ -31,11 +31,6 @@ class PaidCalls:
     def under_way(self) -> int:
         return self._seats
 
-    @property
-    def is_shut(self) -> bool:
-        """Whether the process is ending and takes no new paid calls."""
-        return self._shut
-
     def shut(self) -> None:
         """No new paid calls from here on."""
         self._shut = True

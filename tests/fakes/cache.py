@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from gateway.cache.address import Address
 from gateway.cache.client import CacheClient, CacheGone, Reply, Script
-from gateway.cache.wire import Address, Command, Replies, Wire
+from gateway.cache.wire import Command, Replies, Wire
 from gateway.clock import SystemClock
 from gateway.telemetry import Metrics
 
