@@ -200,6 +200,7 @@ class Metrics:
         self.requests_by = Children(self.requests)
         self.seconds_by = Children(self.seconds)
         self.cache_results_by = Children(self.cache_results)
+        self.upstream_attempts_by = Children(self.upstream_attempts)
         self._add_credits()
 
     def _add_credits(self) -> None:

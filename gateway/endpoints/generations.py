@@ -177,7 +177,7 @@ class Generations:
         try:
             dispatched = await self.dispatcher.pay(sending)
             for attempt in dispatched.attempts:
-                self.metrics.upstream_attempts.labels(attempt.outcome).inc()
+                self.metrics.upstream_attempts_by[(attempt.outcome,)].inc()
             if dispatched.reply is None:
                 return await self._without_answer(call, dispatched)
             try:
