@@ -87,6 +87,8 @@ class Tasks:
 
 def waits(exchange: Exchange) -> int | None:
     """The seconds of `Prefer: wait=N`, at most `LONGEST_WAIT`; None without it. What is malformed is ignored."""
+    if b"prefer" not in exchange.named:
+        return None
     for value in exchange.header_values(b"prefer"):
         if (found := _WAIT.search(value)) is not None:
             return min(int(found[1]), LONGEST_WAIT)
