@@ -19,6 +19,7 @@ Header = tuple[bytes, bytes]
 
 JOINED = 64 * 1024  # bytes: a longer piece is not copied to be in one write with the head
 
+# As ASGI has them: what is found by its name here is found by it on the wire.
 _IN_NAMES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 _IN_LINES = bytes([9, 10, 13, *range(32, 127), *range(128, 256)])
 _BODILESS = (204, 304)
@@ -46,7 +47,7 @@ class Connection(Protocol):
 
 
 class Cycle:
-    """The connection gives `take` the body and says in `lost` that its client is gone; the application does the rest.
+    """The connection gives `take` the body and says by `lose` that its client is gone; the application does the rest.
 
     `keep_alive` is what the connection wants to do after the answer, until a head has been written that says it.
     """
@@ -242,7 +243,7 @@ class Cycle:
 
     def _break_off(self) -> None:
         """No whole answer will come: says so where nothing has been said yet, and ends the connection."""
-        if self.lost:
+        if self.lost or self.complete:
             return
         if self.started:
             self._connection.end()
