@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import get_args
 from uuid import UUID
 
 from starlette.types import Receive, Scope, Send
@@ -19,11 +20,12 @@ from gateway.proxy.leaving import unless_left
 from gateway.proxy.relay import reply
 from gateway.tasks.entries import TaskEntries
 from gateway.tasks.reader import TaskReader
-from gateway.tasks.reading import Reading
+from gateway.tasks.reading import Cache, Reading
 from gateway.tasks.watch import Watch
 
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 LONGEST_WAIT = 60
+_X_CACHE = {name: (b"x-cache", name.encode()) for name in get_args(Cache)}
 _WAIT = re.compile(rb"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
 
 
@@ -75,7 +77,7 @@ class Tasks:
         exchange.cache = reading.cache
         headers = [
             (b"content-type", b"application/json"),
-            (b"x-cache", reading.cache.encode()),
+            _X_CACHE[reading.cache],
             (b"age", b"%d" % max(0, int(self.clock.monotonic() - reading.seen_at))),
         ]
         if not reading.ended:
@@ -87,6 +89,8 @@ class Tasks:
 
 def waits(exchange: Exchange) -> int | None:
     """The seconds of `Prefer: wait=N`, at most `LONGEST_WAIT`; None without it. What is malformed is ignored."""
+    if b"prefer" not in exchange.named:
+        return None
     for value in exchange.header_values(b"prefer"):
         if (found := _WAIT.search(value)) is not None:
             return min(int(found[1]), LONGEST_WAIT)

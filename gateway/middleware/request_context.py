@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,10 +52,11 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         headers: Headers = tuple(scope["headers"])
+        peer = _peer(scope)
         exchange = Exchange(
             request_id=_request_id(headers),
             started=self._clock.monotonic(),
-            client=client_address(_peer(scope), headers, self._trusted),
+            client=client_address(peer.address, headers, self._trusted),
             headers=headers,
         )
         begin(scope, exchange)
@@ -95,7 +97,8 @@ class RequestContextMiddleware:
                 refusal = refusal_of(exchange, method, route, status, self._clock.now())
                 if refusal is not None:
                     self._note(refusal)
-            logs.request(_line(exchange, method, scope["path"], status, seconds))
+            client = peer.text if exchange.client is peer.address else str(exchange.client)
+            logs.request(_line(exchange, method, scope["path"], status, seconds, client))
             if trace is not None:
                 trace.end(method, route, status, _attributes(exchange))
 
@@ -113,7 +116,7 @@ class RequestContextMiddleware:
 
 
 def _route(scope: Scope) -> str:
-    return getattr(scope.get("route"), "path", None) or "unmatched"
+    return scope["route"].path if "route" in scope else "unmatched"
 
 
 def _explainable(exchange: Exchange) -> bool:
@@ -121,8 +124,10 @@ def _explainable(exchange: Exchange) -> bool:
     return exchange.refused is not None or exchange.repeated is not None
 
 
-def _line(exchange: Exchange, method: str, path: str, status: int, seconds: float) -> RequestLine:
-    principal, hold, client = exchange.principal, exchange.hold, exchange.client
+def _line(
+    exchange: Exchange, method: str, path: str, status: int, seconds: float, client: str | None
+) -> RequestLine:
+    principal, hold = exchange.principal, exchange.hold
     return RequestLine(
         request_id=exchange.request_id,
         method=method,
@@ -141,7 +146,7 @@ def _line(exchange: Exchange, method: str, path: str, status: int, seconds: floa
         upstream_key=exchange.upstream_key,
         attempts=exchange.attempts or None,
         cache=exchange.cache,
-        client=str(client) if client else None,
+        client=client,
     )
 
 
@@ -187,12 +192,26 @@ def client_address(peer: Address | None, headers: Headers, trusted: Sequence[Net
 
 
 def _within(address: Address, networks: Sequence[Network]) -> bool:
-    return any(address in network for network in networks)
+    return bool(networks) and any(address in network for network in networks)
 
 
-def _peer(scope: Scope) -> Address | None:
+class _Peer(NamedTuple):
+    address: Address | None
+    text: str | None
+
+
+_NOBODY = _Peer(None, None)
+
+
+def _peer(scope: Scope) -> _Peer:
     client = scope.get("client")
-    return None if client is None else _address(client[0])
+    return _NOBODY if client is None else _known_peer(client[0])
+
+
+@lru_cache(maxsize=10_000)
+def _known_peer(text: str) -> _Peer:
+    address = _address(text)
+    return _NOBODY if address is None else _Peer(address, str(address))
 
 
 @lru_cache(maxsize=10_000)

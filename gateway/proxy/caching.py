@@ -32,17 +32,16 @@ def etag_of(body: bytes) -> bytes:
 
 def matches(exchange: Exchange, etag: bytes) -> bool:
     """Whether `if-none-match` names this tag, or any."""
-    values = exchange.header_values(b"if-none-match")
-    if not values:
+    if b"if-none-match" not in exchange.named:
         return False
-    tags = [tag.strip() for value in values for tag in value.split(b",")]
+    tags = [tag.strip() for value in exchange.header_values(b"if-none-match") for tag in value.split(b",")]
     return any(tag == b"*" or tag.removeprefix(b"W/") == etag for tag in tags)
 
 
 def asks_anew(exchange: Exchange) -> bool:
     """Whether the client wants no kept answer: `cache-control: no-cache`, or `max-age=0`, which says the same."""
-    values = exchange.header_values(b"cache-control")
-    if not values:
+    if b"cache-control" not in exchange.named:
         return False
+    values = exchange.header_values(b"cache-control")
     words = {word.strip().lower() for value in values for word in value.split(b",")}
     return b"no-cache" in words or b"max-age=0" in words

@@ -37,11 +37,7 @@ class Framing(NamedTuple):
     closes: bool = False  # the connection ends after this request
     expects_continue: bool = False
     offers_upgrade: bool = False
-
-    @property
-    def has_body(self) -> bool:
-        """Whether any byte of the request follows its head."""
-        return self.chunked or self.length > 0
+    has_body: bool = False  # whether any byte of the request follows its head
 
 
 class Head(NamedTuple):
@@ -132,7 +128,7 @@ def _framing(telling: list[Field], version: bytes) -> Framing:
         else:
             offers_upgrade = True
     length = _body_length(lengths, codings, version) if codings or lengths else 0
-    return Framing(length, bool(codings), closes, expects_continue, offers_upgrade)
+    return Framing(length, bool(codings), closes, expects_continue, offers_upgrade, bool(codings or length))
 
 
 def _body_length(lengths: list[bytes], codings: list[bytes], version: bytes) -> int:

@@ -1,9 +1,14 @@
 """Which heads are refused, and with what."""
 
+from __future__ import annotations
+
+import httptools
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
-from gateway.server.head import MAX_FIELDS, MAX_HEAD, MAX_TARGET, check_unfinished, read_head
+from gateway.server.head import MAX_FIELDS, MAX_HEAD, MAX_TARGET, METHODS, check_unfinished, read_head
 
 LINE = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\n"
 
@@ -190,3 +195,73 @@ def test_every_beginning_of_a_good_head_may_continue() -> None:
     head = LINE + b"Content-Length: 5\r\n\r\n"
     for end in range(1, len(head)):
         check_unfinished(head[:end])
+
+
+class Other:
+    """What another parser makes of the same bytes."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.complete = False
+        self.parser = httptools.HttpRequestParser(self)
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.lower(), value.strip(b" \t")))
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+NAMES = st.one_of(
+    st.sampled_from([b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Expect", b"X-A"]),
+    st.binary(min_size=1, max_size=4),
+)
+VALUES = st.one_of(
+    st.sampled_from([b"0", b"5", b"05", b"chunked", b"close", b"keep-alive, close", b"100-continue", b""]),
+    st.binary(max_size=8),
+)
+WHITE = st.sampled_from([b"", b" ", b"\t ", b"\r\n "])
+LINES = st.tuples(NAMES, st.sampled_from([b":", b": ", b" :"]), VALUES, WHITE).map(b"".join)
+TARGETS = st.one_of(
+    st.sampled_from([b"/", b"/v1/models?a=1?b", b"//x", b"/%2e?"]), st.binary(max_size=6).map(b"/".__add__)
+)
+
+
+@given(
+    method=st.sampled_from([b"GET", b"POST", b"HEAD", b"PROPFIND", b"M-SEARCH", b"GETS"]),
+    target=TARGETS,
+    version=st.sampled_from([b"1.1", b"1.0"]),
+    lines=st.lists(LINES, max_size=5),
+)
+def test_whatever_is_accepted_another_parser_reads_the_same(
+    method: bytes, target: bytes, version: bytes, lines: list[bytes]
+) -> None:
+    data = b"\r\n".join([method + b" " + target + b" HTTP/" + version, *lines, b"", b""])
+    assume(data.index(b"\r\n\r\n") == len(data) - 4)  # the connection hands over no more than one head
+    try:
+        head = read_head(data)
+    except GatewayError:
+        return
+    other = Other()
+    other.parser.feed_data(data)
+    framing = head.framing
+    assert other.parser.get_method() == head.method.encode()
+    assert other.url == target
+    assert other.fields == head.fields
+    assert other.parser.should_keep_alive() == (not framing.closes) or version == b"1.0"
+    if framing.has_body:
+        assert not other.complete
+        other.parser.feed_data(b"0\r\n\r\n" if framing.chunked else b"x" * framing.length)
+    assert other.complete
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_methods_are_those_of_http(method: bytes) -> None:
+    other = Other()
+    other.parser.feed_data(method + b" / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert other.parser.get_method() == method
+    assert read_head(method + b" / HTTP/1.1\r\n\r\n").method == method.decode()
