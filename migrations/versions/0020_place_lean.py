@@ -6,8 +6,8 @@ from types import ModuleType
 
 from alembic import context, op
 
-revision = "0018"
-down_revision = "0017"
+revision = "0020"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
