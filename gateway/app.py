@@ -12,13 +12,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from gateway import errors
 from gateway.access.route_access import Access, DeclaredRoute, all_declared
 from gateway.admin.api.http import admin_routes
 from gateway.admin.oidc import OidcCallback, OidcStart
@@ -43,6 +39,7 @@ from gateway.middleware.request_body import RequestBodyMiddleware
 from gateway.middleware.request_context import RequestContextMiddleware
 from gateway.middleware.request_guard import RequestGuardMiddleware
 from gateway.middleware.response_cache import ResponseCacheMiddleware
+from gateway.middleware.routing import Application
 from gateway.middleware.team_session import TeamSessionMiddleware
 from gateway.pages import team_addresses
 from gateway.proxy.generation import Operation
@@ -53,7 +50,7 @@ from gateway.runtime import Runtime
 def build_app(runtime: Runtime) -> Starlette:
     """The ASGI application; its lifespan opens and closes the runtime."""
     server = runtime.settings.server
-    app = Starlette(
+    return Application(
         routes=all_declared(routes(runtime)),
         middleware=[
             Middleware(
@@ -67,11 +64,8 @@ def build_app(runtime: Runtime) -> Starlette:
             Middleware(ErrorResponsesMiddleware),
             Middleware(RequestGuardMiddleware, allowed_hosts=server.allowed_hosts),
         ],
-        exception_handlers={HTTPException: _as_gateway_error},
         lifespan=_lifespan(runtime),
     )
-    app.router.redirect_slashes = False  # another spelling of a path is another path
-    return app
 
 
 def routes(runtime: Runtime) -> list[BaseRoute]:
@@ -223,11 +217,3 @@ def _lifespan(runtime: Runtime) -> Any:
             yield {"drain": runtime.drain}
 
     return lifespan
-
-
-def _as_gateway_error(_: Request, error: Exception) -> Response:
-    """Starlette's own 404 and 405, raised on for the one renderer."""
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        raise errors.method_not_allowed(", ".join(sorted(allowed.split(", ")))) from None
-    raise errors.not_found() from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from datetime import datetime
 from uuid import UUID
@@ -13,10 +13,18 @@ def uuid7(milliseconds: int | None = None) -> UUID:
 
     Holds and ledger entries are partitioned by it, so it must be made when the row is.
     """
-    stamp = time.time_ns() // 1_000_000 if milliseconds is None else milliseconds
-    tail = secrets.randbits(74)
-    rand_a, rand_b = tail >> 62, tail & ((1 << 62) - 1)
-    return UUID(int=(stamp << 80) | (0x7 << 76) | (rand_a << 64) | (0b10 << 62) | rand_b)
+    return UUID(int=_number(time.time_ns() // 1_000_000 if milliseconds is None else milliseconds))
+
+
+def new_request_id() -> str:
+    """For a request whose client gave it none: `req_` and the 32 digits of a UUIDv7."""
+    return f"req_{_number(time.time_ns() // 1_000_000):032x}"
+
+
+def _number(milliseconds: int) -> int:
+    random = int.from_bytes(os.urandom(10))
+    rand_a, rand_b = random >> 68, random & ((1 << 62) - 1)
+    return (milliseconds << 80) | (0x7 << 76) | (rand_a << 64) | (0b10 << 62) | rand_b
 
 
 def lowest_uuid7(at: datetime) -> UUID:

@@ -46,16 +46,50 @@ FIELDS = (
 BATCH_SECONDS = 0.01
 LARGEST_BATCH = 256  # lines
 LARGEST_WRITE = 4096  # bytes: a pipe takes so many in one piece
+MOST_KEPT = 4096  # lines that standard error did not take
+
+_access = logging.getLogger("gateway.access")
+
+
+class RequestLine(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What the access log says of one request; what is None is left out. Named and ordered as in `FIELDS`."""
+
+    request_id: str
+    method: str | None = None
+    path: str | None = None
+    status: int
+    reason: str | None = None
+    milliseconds: float | None = None
+    upstream_ms: int | None = None
+    team: str | None = None
+    key: str | None = None
+    model: str | None = None
+    operation: str | None = None
+    hold: str | None = None
+    task_id: str | None = None
+    upstream_key: str | None = None
+    attempts: int | None = None
+    cache: str | None = None
+    client: str | None = None
 
 
 def configure(level: str, style: str) -> None:
     """Sends every log line of the process to standard error, as `json` or `text`."""
-    handler = BatchedLines()
-    handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [BatchedLines(_JsonFormatter() if style == "json" else _TextFormatter())]
     root.setLevel(logging.WARNING)
     logging.getLogger("gateway").setLevel(level.upper())
+
+
+def request(line: RequestLine) -> None:
+    """One line of the access log: the line `logging` makes of it, without the records in between."""
+    if not _access.isEnabledFor(logging.INFO):
+        return
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], BatchedLines):
+        handlers[0].request(line)
+    else:
+        _access.info("request", extra=msgspec.structs.asdict(line))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -74,20 +108,40 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        try:
-            return msgspec.json.encode(line, enc_hook=str).decode()
-        except UnicodeEncodeError:  # half a character, as in file names that are not UTF-8
-            return json.dumps(line, default=str)
+        return _json(line)
+
+    def request(self, line: RequestLine) -> str:
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        fields = _json(line)
+        return f'{{"at":"{at}","level":"info","logger":"gateway.access","event":"request",{fields[1:]}'
+
+
+def _json(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    except UnicodeEncodeError:  # half a character, as in file names that are not UTF-8
+        return json.dumps(value if isinstance(value, dict) else _given(value), default=str)
 
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
-        fields = " ".join(f"{name}={_plain(value)}" for name, value in _fields(record).items())
-        line = f"{at} {record.levelname.lower():7} {_plain(record.getMessage())} {fields}".rstrip()
+        at = datetime.fromtimestamp(record.created, UTC)
+        line = _text(at, record.levelname.lower(), _plain(record.getMessage()), _fields(record))
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
+
+    def request(self, line: RequestLine) -> str:
+        return _text(datetime.now(UTC), "info", "request", _given(line))
+
+
+def _text(at: datetime, level: str, event: str, fields: dict[str, Any]) -> str:
+    told = " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
+    return f"{at:%H:%M:%S} {level:7} {event} {told}".rstrip()
+
+
+def _given(line: RequestLine) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(line).items() if value is not None}
 
 
 def _plain(value: Any) -> str:
@@ -101,23 +155,37 @@ class BatchedLines(logging.Handler):
     killed, it loses what it said in the last hundredth of a second.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, style: _JsonFormatter | _TextFormatter) -> None:
         super().__init__()
+        self.setFormatter(style)
+        self._style = style
         self._lines: list[str] = []
         self._timed: asyncio.AbstractEventLoop | None = None  # the loop that will write
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called with the handler's lock held."""
         try:
-            self._lines.append(self.format(record))
-            if record.levelno >= logging.WARNING or len(self._lines) >= LARGEST_BATCH or not self._later():
-                self._write()
+            self._add(self.format(record), at_once=record.levelno >= logging.WARNING)
         except Exception:  # noqa: BLE001 - a line that cannot be written ends nothing
             self.handleError(record)
+
+    def request(self, line: RequestLine) -> None:
+        """A line that is not urgent, by no record."""
+        text = self._style.request(line)
+        with self.lock or nullcontext():
+            try:
+                self._add(text, at_once=False)
+            except OSError:
+                return  # nobody is left to be told
 
     def flush(self) -> None:
         """Writes what is there."""
         with self.lock or nullcontext():
+            self._write()
+
+    def _add(self, line: str, *, at_once: bool) -> None:
+        self._lines.append(line)
+        if at_once or len(self._lines) % LARGEST_BATCH == 0 or not self._later():
             self._write()
 
     def _later(self) -> bool:
@@ -137,13 +205,26 @@ class BatchedLines(logging.Handler):
             self.flush()
 
     def _write(self) -> None:
-        """As the kernel takes it in one piece: several workers may share a pipe, and their lines must not mix."""
-        lines, self._lines = self._lines, []
-        piece, size = "", 0
-        for line in [*lines, ""]:
-            length = len(line.encode(errors="backslashreplace")) + 1
-            if piece and (size + length > LARGEST_WRITE or not line):
-                sys.stderr.write(piece)
+        """As the kernel takes it in one piece: several workers may share a pipe, and their lines must not mix.
+
+        What cannot be written is kept for the next time, the last `MOST_KEPT` lines of it.
+        """
+        try:
+            while self._lines:
+                count = self._fitting()
+                sys.stderr.write("\n".join([*self._lines[:count], ""]))
                 sys.stderr.flush()
-                piece, size = "", 0
-            piece, size = f"{piece}{line}\n", size + length
+                del self._lines[:count]
+        except OSError:
+            del self._lines[:-MOST_KEPT]
+            raise
+
+    def _fitting(self) -> int:
+        """How many of the lines go into one write; one at least."""
+        count = size = 0
+        for line in self._lines:
+            size += (len(line) if line.isascii() else len(line.encode(errors="backslashreplace"))) + 1
+            if count and size > LARGEST_WRITE:
+                break
+            count += 1
+        return count

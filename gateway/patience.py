@@ -29,7 +29,7 @@ class Patience:
 
     def spend(self, seconds: float) -> None:
         """Takes off what something was awaited for."""
-        self.left = max(0.0, self.left - seconds)
+        self.left = self.left - seconds if seconds < self.left else 0.0
 
 
 class Waited:

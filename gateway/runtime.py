@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client.exposition import generate_latest
 
@@ -109,6 +109,7 @@ class Runtime:
     sign_in_pages: SignInPages
     team_visits: TeamVisits
     admin_api: AdminApi
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -161,15 +162,18 @@ class Runtime:
             await self._give_up()
 
     async def drain(self) -> None:
-        """Takes no new paid calls and waits for those under way; what else is asked is still answered.
+        """Is not ready any more, takes paid calls until load balancers have noticed, then none, and waits for those
+        under way; what else is asked is answered all the time.
 
         Cancelled because the time is up, it gives up what still runs, so that those who wait get an answer.
         """
-        self.paid_calls.shut()
+        self.ending.set()
         try:
             await asyncio.sleep(self.settings.server.drain_min_seconds)
+            self.paid_calls.shut()
             await self.paid_calls.ended()
         except asyncio.CancelledError:
+            self.paid_calls.shut()
             await self._give_up()
             raise
         finally:
@@ -183,7 +187,7 @@ class Runtime:
     async def checks(self) -> dict[str, str]:
         """The state of every dependency by name: "ok", or what is wrong."""
         found = {"database": await self._database_state(), "redis": await self.cache.state()}
-        if self.paid_calls.is_shut:
+        if self.ending.is_set():
             found["process"] = "draining"
         return found
 

@@ -8,13 +8,13 @@ in the log.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import errno
 import logging
 import os
 import tempfile
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ MEMORY_LIMIT = 1024 * 1024
 PIECE = 256 * 1024
 LOG_EVERY_SECONDS = 60.0
 _TMPFILE: int | None = getattr(os, "O_TMPFILE", None)
+_NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 FULL = 0.9  # of the budget
 
 
@@ -41,9 +42,9 @@ class SpoolBudget:
         self.used = 0
         self._log_again_at = 0.0
 
-    def body(self, *, digest: bool = False) -> SpooledBody:
-        """A new, empty body; the caller closes it. `digest`: keep a SHA-256 of what is written."""
-        return SpooledBody(self, digest=digest)
+    def body(self) -> SpooledBody:
+        """A new, empty body; the caller closes it."""
+        return SpooledBody(self)
 
     def take(self, count: int) -> None:
         """Reserve `count` bytes on disk; `errors.overloaded` when they do not fit."""
@@ -75,10 +76,9 @@ class SpooledBody:
     body is a `ValueError`.
     """
 
-    def __init__(self, budget: SpoolBudget, *, digest: bool = False) -> None:
+    def __init__(self, budget: SpoolBudget) -> None:
         self.size = 0
         self._budget = budget
-        self._hash = hashlib.sha256() if digest else None
         self._tail = bytearray()  # what is not (yet) in the file
         self._file: _UnnamedFile | None = None
         self._in_file = 0
@@ -90,22 +90,14 @@ class SpooledBody:
         """Whether nothing of it is on disk."""
         return self._file is None
 
-    @property
-    def sha256(self) -> bytes:
-        """The digest of everything written so far; `ValueError` unless asked for when the body was made."""
-        if self._hash is None:
-            raise ValueError("this body keeps no digest")
-        return self._hash.digest()
-
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: bytes | bytearray) -> None:
         """Append `chunk`. `errors.overloaded` (`spool_full`) when it fits neither memory nor disk."""
         self._check_open()
-        if self._hash is not None:
-            self._hash.update(chunk)
         self.size += len(chunk)
-        self._tail += chunk
-        if len(self._tail) > (self._budget.memory_limit if self._file is None else PIECE):
-            await self._spill()
+        if len(self._tail) + len(chunk) > (self._budget.memory_limit if self._file is None else PIECE):
+            await self._spill(chunk)
+        else:
+            self._tail += chunk
 
     def read_small(self) -> bytes:
         """All of it at once; only while it is in memory (`ValueError` otherwise)."""
@@ -171,16 +163,17 @@ class SpooledBody:
     ) -> None:
         self.close()
 
-    async def _spill(self) -> None:
-        """Move the tail to the file. The body is closed when that fails or is cancelled."""
-        piece, self._tail = self._tail, bytearray()
+    async def _spill(self, chunk: bytes | bytearray) -> None:
+        """Move the tail, and `chunk` behind it, to the file. The body is closed when that fails or is cancelled."""
+        tail, self._tail = self._tail, bytearray()
+        count = len(tail) + len(chunk)
         try:
-            self._budget.take(len(piece))
-            self._taken += len(piece)
+            self._budget.take(count)
+            self._taken += count
             if self._file is None:
                 self._file = _UnnamedFile(self._budget.folder)
-            await asyncio.to_thread(self._file.write_at, piece, self._in_file)
-            self._in_file += len(piece)
+            await asyncio.to_thread(self._file.write_at, (tail, chunk), self._in_file)
+            self._in_file += count
         except OSError as error:
             self._budget.failed(error)
             self.close()
@@ -190,6 +183,10 @@ class SpooledBody:
             raise
 
     async def _read(self, file: _UnnamedFile, count: int, position: int) -> bytes:
+        # A thread's turn costs more than copying what the kernel has in memory; it is for the disk.
+        if found := file.read_cached(count, position):
+            await asyncio.sleep(0)  # who reads much must not keep everybody else waiting
+            return found
         try:
             found = await asyncio.to_thread(file.read_at, count, position)
         except OSError as error:
@@ -217,13 +214,16 @@ class _UnnamedFile:
         self._lock = threading.Lock()
         self._running = 0
         self._closed = False
+        self._tells = True  # what of it is in memory
         self.may_link = False
 
-    def write_at(self, data: bytes | bytearray, position: int) -> None:
-        """Write all of `data`; `OSError` when the disk does not take it."""
+    def write_at(self, parts: Sequence[bytes | bytearray], position: int) -> None:
+        """Write all of `parts`, one behind the other; `OSError` when the disk does not take it."""
         descriptor = self._begin()
         try:
-            _write_all(descriptor, data, position)
+            for part in parts:
+                _write_all(descriptor, part, position)
+                position += len(part)
         finally:
             self._end()
 
@@ -248,6 +248,18 @@ class _UnnamedFile:
             return os.pread(descriptor, count, position)
         finally:
             self._end()
+
+    def read_cached(self, count: int, position: int) -> bytes:
+        """Like `read_at`, in no time: what the kernel has of it in memory; none also where that cannot be told."""
+        if _NO_WAIT is None or not self._tells or self._file is None or self._closed:
+            return b""
+        buffer = bytearray(count)
+        try:
+            found = os.preadv(self._file.fileno(), [buffer], position, _NO_WAIT)
+        except OSError as error:
+            self._tells = error.errno == errno.EAGAIN  # not every file system does
+            return b""
+        return bytes(memoryview(buffer)[:found])
 
     def close(self) -> None:
         with self._lock:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 HOLD_EVENTS = ("placed", "settled", "released", "unknown")
 MICRO = 1_000_000
+
+
+Metric = TypeVar("Metric", Counter, Histogram)
+
+
+class Children(dict[tuple[str, ...], Metric]):
+    """A metric's children by their labels, for those that every request looks up."""
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self._metric: Metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Metric:
+        child: Metric = self._metric.labels(*labels)
+        self[labels] = child
+        return child
 
 
 class Metrics:
@@ -180,6 +197,9 @@ class Metrics:
             registry=self.registry,
             buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
         )
+        self.requests_by = Children(self.requests)
+        self.seconds_by = Children(self.seconds)
+        self.cache_results_by = Children(self.cache_results)
         self._add_credits()
 
     def _add_credits(self) -> None:

@@ -37,7 +37,6 @@ WORDS = {
 READ = {
     "async-timeout": "Apache-2.0",  # only below Python 3.11.3
     "colorama": "BSD-3-Clause",  # only on Windows
-    "httpx-aiohttp": "BSD-3-Clause",  # the whole text instead of a name
     "jinja2": "BSD-3-Clause",  # "BSD License"
     "uvloop": "Apache-2.0 OR MIT",  # "MIT License", and both files
 }

@@ -12,17 +12,16 @@ import re
 import secrets
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 TEAM_KEY: Literal["pxg"] = "pxg"
 ADMIN_TOKEN: Literal["pxa"] = "pxa"  # noqa: S105 - a prefix
+_PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
 _SHAPE = re.compile(r"(pxg|pxa)_([0-9A-Za-z]{10})_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedKey:
+class ParsedKey(NamedTuple):
     """A well-formed key: its kind, public id and whole text."""
 
     kind: str
@@ -47,12 +46,9 @@ def parse(text: str, kind: Literal["pxg", "pxa"]) -> ParsedKey | None:
 
 def checksum(text: str) -> str:
     """CRC-32 of `text` in base62, six characters, left-padded with `0`."""
-    number = zlib.crc32(text.encode("ascii"))
-    digits = ""
-    while number:
-        number, rest = divmod(number, 62)
-        digits = ALPHABET[rest] + digits
-    return digits.rjust(6, "0")
+    rest, last = divmod(zlib.crc32(text.encode("ascii")), len(_PAIRS))
+    first, middle = divmod(rest, len(_PAIRS))
+    return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]
 
 
 class Peppers:

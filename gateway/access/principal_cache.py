@@ -39,7 +39,7 @@ class PrincipalCache:
 
     def get(self, digest: bytes, now: float, *, hearing: bool = True) -> Entry | None:
         """The entry of this digest while it is fresh."""
-        entry = self._known.get(digest) or self._unknown.get(digest)
+        entry = self._known.entries.get(digest) or self._unknown.entries.get(digest)
         return entry if entry is not None and self.fresh(entry.asked_at, now, hearing=hearing) else None
 
     def fresh(self, asked_at: float, now: float, *, hearing: bool = True) -> bool:
@@ -73,28 +73,25 @@ class _Shelf:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self.entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._named: dict[str, set[bytes]] = {}  # digests by key id and by team id, which never look alike
 
     def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, digest: bytes) -> Entry | None:
-        return self._entries.get(digest)
+        return len(self.entries)
 
     def put(self, digest: bytes, entry: Entry, expired: float) -> None:
         """Adds an entry; takes away, oldest first, what was asked for at `expired` or before, and what is too many."""
-        self._entries[digest] = entry
+        self.entries[digest] = entry
         for name in _names(entry):
             self._named.setdefault(name, set()).add(digest)
-        while self._entries:
-            oldest = next(iter(self._entries))
-            if self._entries[oldest].asked_at > expired and len(self) <= self._limit:
+        while self.entries:
+            oldest = next(iter(self.entries))
+            if self.entries[oldest].asked_at > expired and len(self) <= self._limit:
                 break
             self.remove(oldest)
 
     def remove(self, digest: bytes) -> None:
-        entry = self._entries.pop(digest, None)
+        entry = self.entries.pop(digest, None)
         for name in () if entry is None else _names(entry):
             self._named[name].discard(digest)
             if not self._named[name]:
@@ -105,7 +102,7 @@ class _Shelf:
             self.remove(digest)
 
     def clear(self) -> None:
-        self._entries.clear()
+        self.entries.clear()
         self._named.clear()
 
 

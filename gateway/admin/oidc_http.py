@@ -1,6 +1,6 @@
 """The one place that speaks HTTP to the sign-in provider: few calls, each bounded in time and size.
 
-Sign-ins are rare, so httpx's own pool does (ADR 0002 is about paid calls), and no connection is kept. Redirects are
+Sign-ins are rare, so httpx's own pool does (ADR 0030 is about paid calls), and no connection is kept. Redirects are
 not followed: what is sent holds a secret. HTTPS_PROXY and NO_PROXY are obeyed.
 """
 

@@ -19,6 +19,7 @@ Kind = Literal[
     "price_drift",
     "odd_cost",
     "reconciler_behind",
+    "partitions_missing",
 ]
 Severity = Literal["info", "warning", "critical"]
 State = Literal["open", "resolved"]
@@ -86,7 +87,8 @@ class OwnFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Everything the rules look at, as of `now`. `lag`: seconds the task that is due longest has waited.
+    """Everything the rules look at, as of `now`. `lag`: seconds the task that is due longest has waited. `unmade`: of
+    this month and the next those that miss a partition, as YYYY-MM.
 
     Quotas far from every threshold may be left out, unless an alert of theirs is open.
     """
@@ -97,6 +99,7 @@ class Snapshot:
     unknown: UnknownHolds | None = None
     costs: tuple[CostNews, ...] = ()
     lag: float = 0.0
+    unmade: tuple[str, ...] = ()
     own: OwnFacts = field(default_factory=OwnFacts)
 
 

@@ -44,7 +44,7 @@ QUIET: Mapping[str, float] = {
 QUOTAS = frozenset({"quota_threshold", "quota_projected_overrun"})
 SEEN_EVERY = 60.0  # seconds between two notes that the reason of a quota's alert is still there
 # Their wording follows what is the case now; that of others stays as it was raised.
-LIVE = frozenset({*QUIET, "hold_unknown"}) - QUOTAS
+LIVE = frozenset({*QUIET, "hold_unknown", "partitions_missing"}) - QUOTAS
 PROBLEMS_SHOWN = 5
 OUT_OF_CREDITS, REFUSED, FAILING = "out_of_credits", "refused", "failing"
 
@@ -109,6 +109,7 @@ def findings(snapshot: Snapshot, thresholds: Sequence[int]) -> list[Finding]:
         found.append(_unknown(snapshot.unknown))
     found += [_cost(news) for news in snapshot.costs]
     found += _reconciler(snapshot.lag, snapshot.own.stretched)
+    found += _partitions(snapshot.unmade)
     return [*found, *of_process(snapshot.own)]
 
 
@@ -302,3 +303,17 @@ def _reconciler(lag: float, stretched: float) -> Iterator[Finding]:
         "rare as promised.",
         detail={"lag_seconds": round(lag, 1), "stretched": round(stretched, 2)},
     )
+
+
+def _partitions(unmade: Sequence[str]) -> Iterator[Finding]:
+    """They are made months ahead: when one of these is missing, gateways have failed to make it for weeks."""
+    if unmade:
+        yield Finding(
+            kind="partitions_missing",
+            severity="warning",
+            subject="months",
+            mark="",
+            summary=f"The partitions of {' and '.join(unmade)} are not made; what belongs there is kept in the default "
+            "partitions. The log says why.",
+            detail={"months": list(unmade)},
+        )

@@ -11,14 +11,13 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import time
 import urllib.request
 from random import Random
 from urllib.parse import urlsplit
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
+import httpx
 
 from gateway.alerts import deliveries, messages, webhooks
 from gateway.alerts.deliveries import Claimed, Sent
@@ -27,6 +26,7 @@ from gateway.errors import GatewayError
 from gateway.pool.vault import Vault, VaultError
 from gateway.telemetry import Metrics
 from gateway.trust import trusting
+from gateway.upstream.transport import Transport
 
 log = logging.getLogger("gateway.alerts")
 
@@ -57,7 +57,6 @@ class Sender:
         self._tls = trusting(ca_file)
         self._random = Random()  # noqa: S311 - spreads load, guards nothing
         self._woken = asyncio.Event()
-        self._session: aiohttp.ClientSession | None = None
         self._starting: asyncio.Task[list[asyncio.Task[None]]] | None = None
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -85,13 +84,11 @@ class Sender:
         return len(started)
 
     async def close(self) -> None:
-        """Lets what is being sent end, then hangs up."""
+        """Lets what is being sent end."""
         if self._starting is not None and not self._starting.done():
             await asyncio.wait({self._starting}, timeout=CONNECT_SECONDS)
         if self._sending:
             await asyncio.wait(self._sending, timeout=TIMEOUT_SECONDS + CONNECT_SECONDS)
-        if self._session is not None:
-            await self._session.close()
 
     async def _start(self) -> list[asyncio.Task[None]]:
         """Claims what there is room for and begins to send it; its ends wake whoever waits for room."""
@@ -144,7 +141,7 @@ class Sender:
                 status = await self._post(claimed, secret)
         except TimeoutError:
             return self._failed(claimed, None, f"no answer within {TIMEOUT_SECONDS:g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return self._failed(claimed, None, _reason(error))
         if 200 <= status < 300:
             return Sent(delivered=True, status=status)
@@ -164,10 +161,20 @@ class Sender:
         proxy = _proxy_for(claimed.url, self._proxy)
         if proxy is not None:
             await self._check_name(host)
-        async with self._open().post(
-            claimed.url, data=claimed.body.encode(), headers=headers, proxy=proxy, allow_redirects=False
-        ) as answer:
-            return answer.status
+        request = httpx.Request(
+            "POST",
+            claimed.url,
+            headers=headers,
+            content=claimed.body.encode(),
+            extensions={"timeout": {"connect": CONNECT_SECONDS}},
+        )
+        way = Transport(request.url, self._tls, httpx.URL(proxy) if proxy is not None else None, _check)
+        try:
+            answer = await way.handle_async_request(request)
+            await answer.aclose()
+        finally:
+            await way.aclose()
+        return answer.status_code
 
     async def _check_name(self, host: str) -> None:
         """A proxy looks names up itself. What is known of them here is checked; some are known to it alone."""
@@ -176,39 +183,14 @@ class Sender:
             if any(messages.is_metadata(str(address[0])) for *_, address in found):
                 raise ForbiddenAddressError
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=BATCH, ssl=self._tls, resolver=_Resolver(), force_close=True
-                ),
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
-        return self._session
-
 
 class ForbiddenAddressError(OSError):
     """The webhook's host is, or stands for, an address that is never sent to."""
 
 
-class _Resolver(AbstractResolver):
-    """Refuses names that stand for an address nothing is sent to. Connections go to what it answers."""
-
-    def __init__(self) -> None:
-        self._names = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._names.resolve(host, port, family)
-        if any(messages.is_metadata(one["host"]) for one in found):
-            raise ForbiddenAddressError
-        return found
-
-    async def close(self) -> None:
-        await self._names.close()
+def _check(address: str) -> None:
+    if messages.is_metadata(address):
+        raise ForbiddenAddressError
 
 
 def _outcome(sent: Sent) -> str:
@@ -217,16 +199,16 @@ def _outcome(sent: Sent) -> str:
 
 def _reason(error: Exception) -> str:
     """Words of ours: those of the client name addresses, whose paths may be secrets."""
-    causes = (error, error.__cause__, getattr(error, "os_error", None))
-    if any(isinstance(cause, ForbiddenAddressError) for cause in causes):
+    cause = error.__cause__ or error
+    if isinstance(cause, ForbiddenAddressError):
         return "its host is a link-local or metadata address"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return "TLS failed: its certificate is not trusted"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "its name was not found"
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+    if isinstance(error, httpx.ProxyError):
         return "the proxy did not connect: check upstream.proxy"
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(cause, ssl.SSLError):
+        return "TLS failed: its certificate is not trusted"
+    if isinstance(cause, socket.gaierror):
+        return "its name was not found"
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return "no connection"
     return f"no usable answer ({type(error).__name__})"
 

@@ -1,4 +1,4 @@
-"""What the rules look at, read from Postgres: counters of current periods, the pool, unknown holds, odd costs.
+"""What the rules look at, read from Postgres: counters of current periods, the pool, unknown holds, odd costs, months.
 
 Every query goes by an index over little: current counters by their end, unknown holds by the index of open ones, tasks
 by indexes that hold nothing but odd costs.
@@ -36,6 +36,7 @@ async def read(connection: AsyncConnection, own: OwnFacts, thresholds: Sequence[
         unknown=UnknownHolds(count=unknown.number, oldest=unknown.oldest) if unknown.number else None,
         costs=tuple(_cost(row) for row in await connection.execute(_COSTS)),
         lag=float(tasks.late or 0),
+        unmade=tuple((await connection.execute(_UNMADE)).scalars()),
         own=own,
     )
 
@@ -130,4 +131,13 @@ SELECT now() AS now, (
     WHERE ended_at IS NULL AND next_read_at <= now() AND (leased_until IS NULL OR leased_until <= now())
     ORDER BY next_read_at LIMIT 1
 ) AS late
+""")
+
+_UNMADE = text("""
+SELECT DISTINCT to_char(m.month, 'YYYY-MM') AS month
+FROM generate_series(0, 1) n
+CROSS JOIN LATERAL (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + n * interval '1 month') AS m(month)
+CROSS JOIN unnest(ARRAY['holds', 'ledger_entries', 'attempts']) AS p(parent)
+WHERE NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = to_regclass(p.parent || to_char(m.month, '_YYYY_MM')))
+ORDER BY month
 """)

@@ -17,14 +17,16 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context
+from time import monotonic
 from typing import Any
 
+from gateway.cache.address import Address
 from gateway.cache.breaker import Breaker
 from gateway.cache.line import CacheGone, Reply
 from gateway.cache.pipeline import Pipeline
-from gateway.cache.wire import Address, Command, ReplyError, pack
+from gateway.cache.wire import Command, ReplyError, pack
 from gateway.clock import Clock
-from gateway.patience import REDIS
+from gateway.patience import REDIS, Patience
 from gateway.telemetry import Metrics
 
 __all__ = ["CacheClient", "CacheGone", "Reply", "Script"]
@@ -74,35 +76,43 @@ class CacheClient:
 
     async def run(self, *command: str | bytes | int) -> Any:
         """The reply to one command: bytes, int, list or None."""
-        return _usable(await self._reply(command, self._timeout))
+        return _usable(await self._reply(pack(command), self._timeout))
+
+    async def run_all(self, commands: Sequence[Command]) -> None:
+        """Commands in one write, with one time to be answered; CacheGone when any of them was refused."""
+        _usable(await self._reply(b"".join([pack(one) for one in commands]), self._timeout, len(commands)))
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """The reply of a script. Its text is sent once to a server that does not know it."""
-        started = self._clock.monotonic()
+        until = monotonic() + self._timeout
         command = _by_sha(script, keys, args)
         reply = await self._reply(command, self._timeout)
+        if type(reply) is not ReplyError:
+            return reply
         if _unknown(reply):
             self._load(script)
-            reply = await self._reply(command, self._timeout - (self._clock.monotonic() - started))
+            reply = await self._reply(command, until - monotonic())
         if _unknown(reply):  # flushed in between
-            left = self._timeout - (self._clock.monotonic() - started)
-            reply = await self._reply(_by_text(script, keys, args), left)
+            reply = await self._reply(_by_text(script, keys, args), until - monotonic())
         return _usable(reply)
 
     def run_soon(self, *command: str | bytes | int) -> Reply | None:
         """One command, sent in this turn of the loop; lost when Redis is gone. Who has to can wait for it by `seen`."""
-        return self._ask_soon(command)
+        return self._ask_soon(pack(command))
+
+    def run_all_soon(self, commands: Sequence[Command]) -> Reply | None:
+        """`run_soon` for several, with one reply when the last one is answered."""
+        return self._ask_soon(b"".join([pack(one) for one in commands]), len(commands))
 
     async def seen(self, reply: Reply | None) -> None:
         """Returns when Redis has answered what was sent by `run_soon`, or has not in time."""
         if reply is not None:
             with suppress(CacheGone):
                 # Who waits may be cancelled, or have no patience left: what is asked is asked all the same.
-                await self._waited(asyncio.shield(reply), self._timeout)
+                await self._waited(asyncio.shield(reply), self._timeout, REDIS.current())
 
     def script_soon(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> None:
         """A script whose reply nobody awaits; lost when Redis is gone."""
-
         command = _by_sha(script, keys, args)
 
         def follow(reply: Reply) -> None:
@@ -138,7 +148,7 @@ class CacheClient:
 
     # Asking --------------------------------------------------------------------------------------------------
 
-    def _ask(self, command: Command) -> Reply:
+    def _ask(self, packed: bytes, replies: int) -> Reply:
         """The future of the reply; raises CacheGone at once while Redis is left alone."""
         if self._closed:
             raise CacheGone("closed")
@@ -146,19 +156,18 @@ class CacheClient:
             if self._probing is None and self._breaker.probe_is_due(self._clock.monotonic()):
                 self._probe()
             raise CacheGone("Redis is left alone")
-        return self._pipeline.ask(command)
+        return self._pipeline.ask(packed, replies)
 
-    async def _reply(self, command: Command, limit: float) -> Any:
+    async def _reply(self, packed: bytes, limit: float, replies: int = 1) -> Any:
         """What comes back within `limit` seconds and the request's patience; error replies too."""
         purse = REDIS.current()
         if limit <= 0 or (purse is not None and purse.left <= 0):
             raise CacheGone("the time to wait for Redis is used up")
-        return await self._waited(self._ask(command), limit)
+        return await self._waited(self._ask(packed, replies), limit, purse)
 
-    async def _waited(self, reply: asyncio.Future[Any], limit: float) -> Any:
-        purse = REDIS.current()
+    async def _waited(self, reply: asyncio.Future[Any], limit: float, purse: Patience | None) -> Any:
         left = limit if purse is None else min(limit, purse.left)
-        started = self._clock.monotonic()
+        started = monotonic()
         try:
             if left >= self._timeout:
                 return await reply
@@ -168,14 +177,14 @@ class CacheClient:
             raise CacheGone("the time to wait for Redis is used up") from None
         finally:
             if purse is not None:
-                purse.spend(self._clock.monotonic() - started)
+                purse.spend(monotonic() - started)
 
-    def _ask_soon(self, command: Command) -> Reply | None:
+    def _ask_soon(self, packed: bytes, replies: int = 1) -> Reply | None:
         if len(self._background) >= BACKGROUND_LIMIT:
             self._count("dropped")
             return None
         try:
-            reply = self._ask(command)
+            reply = self._ask(packed, replies)
         except CacheGone:
             return None
         self._background.add(reply)
@@ -185,7 +194,7 @@ class CacheClient:
     def _load(self, script: Script) -> None:
         """Sends the text ahead of what is asked next, once for all who find that it is missing."""
         if script.sha not in self._loading:
-            reply = self._ask_soon(("SCRIPT", "LOAD", script.text))
+            reply = self._ask_soon(pack(("SCRIPT", "LOAD", script.text)))
             if reply is not None:
                 self._loading.add(script.sha)
                 reply.add_done_callback(lambda _: self._loading.discard(script.sha))
@@ -195,7 +204,7 @@ class CacheClient:
     def answered(self, reply: Any) -> None:
         """Ends a row of failures."""
         self._breaker.succeeded()
-        if isinstance(reply, ReplyError) and not _unknown(reply):
+        if type(reply) is ReplyError and not _unknown(reply):
             self._note_refusal(str(reply))
 
     def failed(self, kind: str, detail: str, times: int) -> None:
@@ -262,20 +271,20 @@ class CacheClient:
             wire.close()
 
 
-def _by_sha(script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Command:
-    return ("EVALSHA", script.sha, len(keys), *keys, *args)
+def _by_sha(script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> bytes:
+    return pack(("EVALSHA", script.sha, len(keys), *keys, *args))
 
 
-def _by_text(script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Command:
-    return ("EVAL", script.text, len(keys), *keys, *args)
+def _by_text(script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> bytes:
+    return pack(("EVAL", script.text, len(keys), *keys, *args))
 
 
 def _unknown(reply: Any) -> bool:
     """Whether the server does not know the script: a new server, or one that was flushed."""
-    return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
+    return type(reply) is ReplyError and str(reply).startswith("NOSCRIPT")
 
 
 def _usable(reply: Any) -> Any:
-    if isinstance(reply, ReplyError):
+    if type(reply) is ReplyError:
         raise CacheGone(f"Redis refused: {reply}")
     return reply

@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from gateway.cache.address import Address
 from gateway.cache.client import CacheClient, CacheGone
-from gateway.cache.wire import Address, Wire, pack
+from gateway.cache.wire import Wire, pack
 from gateway.clock import Clock
 
 log = logging.getLogger("gateway.events")

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.cache.wire import Address, Wire
+from gateway.cache.address import Address
+from gateway.cache.wire import ReplyError, Wire
 
 Reply = asyncio.Future[Any]
 
@@ -22,19 +23,18 @@ class CacheGone(Exception):  # noqa: N818 - a state of Redis that everyone who a
 
 
 class Asked:
-    """One command: packed, the future of its reply, and until when (the loop's time) that reply counts."""
+    """Commands asked together, mostly one: packed, how many replies are missing, until when (the
+    loop's time) these count, and the future of the last one, or of the first that is an error."""
 
-    __slots__ = ("deadline", "judged", "packed", "reply")
+    __slots__ = ("deadline", "judged", "missing", "packed", "refused", "reply")
 
-    def __init__(self, packed: bytes, reply: Reply, deadline: float) -> None:
+    def __init__(self, packed: bytes, reply: Reply, deadline: float, replies: int = 1) -> None:
         self.packed = packed
         self.reply = reply
         self.deadline = deadline
+        self.missing = replies
+        self.refused: Any = None
         self.judged = False  # has been failed: whatever still comes is too late
-
-    def answer(self, reply: Any) -> None:
-        if not self.reply.done():
-            self.reply.set_result(reply)
 
     def fail(self, error: Exception) -> None:
         """The reply is not coming; a caller that has left is no reason for a warning."""
@@ -63,7 +63,7 @@ class Line:
         wanted = [asked for asked in batch if not asked.reply.done()]
         if wanted and self._wire is not None:
             self._unanswered.extend(wanted)
-            self._wire.send(b"".join(asked.packed for asked in wanted))
+            self._wire.send(b"".join([asked.packed for asked in wanted]))
 
     @property
     def next_deadline(self) -> float | None:
@@ -104,9 +104,17 @@ class Line:
         if not self._unanswered:  # an answer nobody asked for: from here on nothing on it could be trusted
             self._broke()
             return
-        asked = self._unanswered.popleft()
+        asked = self._unanswered[0]
+        asked.missing -= 1
+        if asked.refused is None and type(reply) is ReplyError:
+            asked.refused = reply
+        if asked.missing:
+            return
+        self._unanswered.popleft()
         if not asked.judged:
-            asked.answer(reply)
+            reply = reply if asked.refused is None else asked.refused
+            if not asked.reply.done():
+                asked.reply.set_result(reply)
             self._answered(self, reply)
         if self._retired:
             self.close_if_done()

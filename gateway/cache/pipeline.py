@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from contextvars import Context
 from typing import Any, Protocol
 
+from gateway.cache.address import Address
 from gateway.cache.line import Asked, CacheGone, Line, Reply
-from gateway.cache.wire import Address, Command, ReplyError, pack
+from gateway.cache.wire import ReplyError
 
 # A timer that rings this late says that our own loop stood still: what Redis sent meanwhile is read first.
 LATE_SECONDS = 0.01
@@ -51,10 +52,13 @@ class Pipeline:
         self._timer: asyncio.TimerHandle | None = None
         self._renewed_at = float("-inf")
 
-    def ask(self, command: Command) -> Reply:
-        """The future of the reply (error replies too), or of CacheGone. It may be cancelled; the command is not."""
+    def ask(self, packed: bytes, replies: int = 1) -> Reply:
+        """The future of the reply (error replies too), or of CacheGone. It may be cancelled; the command is not.
+
+        Of several commands it is the last one's, or the first error.
+        """
         loop = asyncio.get_running_loop()
-        asked = Asked(pack(command), loop.create_future(), loop.time() + self._timeout)
+        asked = Asked(packed, loop.create_future(), loop.time() + self._timeout, replies)
         if not self._unsent:
             loop.call_soon(self._flush)
         self._unsent.append(asked)
@@ -113,7 +117,7 @@ class Pipeline:
 
     def _answered(self, line: Line, reply: Any) -> None:
         self._observer.answered(reply)
-        if isinstance(reply, ReplyError) and any(word in str(reply) for word in FAILOVER_WORDS):
+        if type(reply) is ReplyError and any(word in str(reply) for word in FAILOVER_WORDS):
             now = asyncio.get_running_loop().time()
             if now - self._renewed_at >= FAILOVER_SECONDS:
                 self._renewed_at = now

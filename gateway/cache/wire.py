@@ -1,29 +1,23 @@
-"""One connection to Redis: opened with the address's TLS and login, then replies in the order they come.
+"""One connection to Redis: commands go out as they are packed, replies are heard in the order they come.
 
-redis-py reads the address and makes the TLS context, hiredis (its parser) packs and parses. Its connections are not
-used: they read one reply per awaited call, through three coroutines (docs/adr/0019).
+hiredis, redis-py's parser, packs and parses. redis-py's own connections are not used: they read one reply per awaited
+call, through three coroutines (docs/adr/0019).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, parse_url
 
 ReplyError = hiredis.ReplyError
 Replies = Callable[[Any], None]
 Command = tuple[str | bytes | int, ...]
+# A command as it goes over the wire.
+pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # a tuple of any length
 _INCOMPLETE = object()
-
-
-def pack(command: Command) -> bytes:
-    """A command as it goes over the wire."""
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # a tuple of any length
-    return packed
 
 
 class Wire(asyncio.Protocol):
@@ -77,74 +71,3 @@ class Wire(asyncio.Protocol):
         if not self._closed:
             self.close()
             self._lost()
-
-
-class Address:
-    """Where Redis is: `redis://`, `rediss://` (redis-py's `ssl_…` options in the query) or `unix://`."""
-
-    def __init__(self, url: str) -> None:
-        options: dict[str, Any] = dict(parse_url(url))
-        self._path: str | None = options.get("path")
-        self._host: str = options.get("host", "localhost")
-        self._port: int = options.get("port", 6379)
-        self._tls: SSLConnection | None = None
-        if options.get("connection_class") is SSLConnection:
-            named = {name: value for name, value in options.items() if name.startswith("ssl_")}
-            self._tls = SSLConnection(**named)
-        self._greeting = _greeting(options)
-
-    async def connect(self, heard: Replies, lost: Callable[[], None], timeout: float) -> Wire:
-        """A connection that is logged in. Raises OSError (TimeoutError is one) when there is none in `timeout` s."""
-        replies: list[Any] = []
-        greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def greet(reply: Any) -> None:
-            replies.append(reply)
-            if len(replies) == len(self._greeting):
-                settle()
-
-        def settle() -> None:
-            if not greeted.done():
-                greeted.set_result(None)
-
-        wire = Wire(greet, settle)
-        tls = None if self._tls is None else self._tls.ssl_context.get()  # made once, which takes a while
-        try:
-            async with asyncio.timeout(timeout):
-                await self._open(wire, tls)
-                if self._greeting:
-                    wire.send(b"".join(pack(command) for command in self._greeting))
-                    await greeted
-            _check(replies, wire)
-        except BaseException:
-            wire.close()
-            raise
-        wire.hand_over(heard, lost)
-        return wire
-
-    async def _open(self, wire: Wire, tls: ssl.SSLContext | None) -> None:
-        loop = asyncio.get_running_loop()
-        if self._path is not None:
-            await loop.create_unix_connection(lambda: wire, self._path)
-        else:
-            await loop.create_connection(lambda: wire, self._host, self._port, ssl=tls)
-
-
-def _check(replies: list[Any], wire: Wire) -> None:
-    for reply in replies:
-        if isinstance(reply, ReplyError):
-            # Only its first word: a server may repeat what it was told, the password among it.
-            raise ConnectionRefusedError(str(reply).partition(" ")[0])
-    if wire.closed:
-        raise ConnectionResetError("closed while connecting")
-
-
-def _greeting(options: dict[str, Any]) -> list[Command]:
-    """What a new connection says first."""
-    user, password, number = options.get("username"), options.get("password"), options.get("db", 0)
-    greeting: list[Command] = []
-    if password is not None:
-        greeting.append(("AUTH", user, password) if user else ("AUTH", password))
-    if number:
-        greeting.append(("SELECT", number))
-    return greeting

@@ -97,14 +97,14 @@ def quote(
     """
     quality = quality.strip().lower() if quality is not None else None
     units = [model.unit(size, quality, operation) for size in sizes or (None,)]
-    count = Decimal(images)
+    credits, hold = max([unit.credits for unit in units]), max([unit.hold for unit in units])
     if model.per == "second":
-        count *= seconds if seconds is not None else model.default_seconds
+        length = seconds if seconds is not None else model.default_seconds
+        credits, hold = _times(credits, length * images), _times(hold, length * images)
+    else:
+        credits, hold = credits * images, hold * images
     extra = model.per_input_image * input_images * images
-    return Price(
-        credits=_times(max(unit.credits for unit in units), count) + extra,
-        hold=_times(max(unit.hold for unit in units), count) + extra,
-    )
+    return Price(credits=credits + extra, hold=hold + extra)
 
 
 def _times(micro: int, count: Decimal) -> int:

@@ -1,10 +1,13 @@
-"""`pixapi-gateway`: every command by its noun. What a command needs beyond its flags is loaded when it runs."""
+"""`pixapi-gateway`: every command by its noun. Only the command that is asked for is loaded, and what it needs beyond
+its flags when it runs."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -12,65 +15,74 @@ import typer
 from typer.exceptions import TyperException
 
 from gateway import __version__
-from gateway.cli.commands import (
-    admin_sessions,
-    admin_tokens,
-    alerts,
-    config,
-    db,
-    doctor,
-    holds,
-    keys,
-    ledger,
-    quotas,
-    records,
-    requests,
-    run,
-    secrets,
-    teams,
-    upstream_keys,
-    usage,
-)
 from gateway.cli.examples import end_with_examples
 from gateway.cli.options import Options
 from gateway.cli.output import FAILED, note
 
 NAME = "pixapi-gateway"
-app = typer.Typer(
-    name=NAME,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,  # its tracebacks can print the values of variables
-    help="A gateway between a company's teams and the Pixapi media API.",
-)
-app.command()(run.serve)
-app.command()(run.quickstart)
-app.command()(run.sandbox)
-app.add_typer(db.app, name="db")
-app.add_typer(config.app, name="config")
-app.add_typer(upstream_keys.app, name="upstream-keys")
-app.add_typer(teams.app, name="teams")
-app.add_typer(keys.app, name="keys")
-app.add_typer(quotas.app, name="quotas")
-app.command()(usage.usage)
-app.add_typer(records.tasks, name="tasks")
-app.add_typer(holds.app, name="holds")
-app.add_typer(requests.app, name="requests")
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(alerts.alerts, name="alerts")
-app.add_typer(alerts.webhooks, name="webhooks")
-app.add_typer(alerts.deliveries, name="deliveries")
-app.add_typer(admin_tokens.app, name="admin-tokens")
-app.add_typer(admin_sessions.app, name="admin-sessions")
-app.add_typer(records.audit, name="audit")
-app.add_typer(secrets.app, name="secrets")
-app.command()(doctor.doctor)
-end_with_examples(app)
+COMPLETES = "_PIXAPI_GATEWAY_COMPLETE"  # set by a shell that asks what could come next
+# In the order of the help: where each command is, or the app of each noun's commands.
+COMMANDS: Mapping[str, str] = {
+    "serve": "run:serve",
+    "quickstart": "run:quickstart",
+    "sandbox": "run:sandbox",
+    "db": "db:app",
+    "config": "config:app",
+    "upstream-keys": "upstream_keys:app",
+    "teams": "teams:app",
+    "keys": "keys:app",
+    "quotas": "quotas:app",
+    "usage": "usage:usage",
+    "tasks": "records:tasks",
+    "holds": "holds:app",
+    "requests": "requests:app",
+    "ledger": "ledger:app",
+    "alerts": "alerts:alerts",
+    "webhooks": "alerts:webhooks",
+    "deliveries": "alerts:deliveries",
+    "admin-tokens": "admin_tokens:app",
+    "admin-sessions": "admin_sessions:app",
+    "audit": "records:audit",
+    "secrets": "secrets:app",
+    "doctor": "doctor:doctor",
+}
+
+
+def command_line(names: Sequence[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The commands of these names: all, unless it is known which is asked for."""
+    app = typer.Typer(
+        name=NAME,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,  # its tracebacks can print the values of variables
+        help="A gateway between a company's teams and the Pixapi media API.",
+    )
+    app.callback()(_root)
+    for name in names:
+        module, attribute = COMMANDS[name].split(":")
+        found = getattr(import_module(f"gateway.cli.commands.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name=name)(found)
+    end_with_examples(app)
+    return app
+
+
+def asked_for(arguments: Sequence[str]) -> Sequence[str]:
+    """The names of the commands that these arguments may need."""
+    if COMPLETES in os.environ:
+        return tuple(COMMANDS)
+    first = next(iter(arguments), "")
+    before = 2 if first == "--config" else int(first.startswith("--config="))
+    name = next(iter(arguments[before:]), "")
+    return (name,) if name in COMMANDS else tuple(COMMANDS)
 
 
 def main() -> None:
     """Runs the command line's command and exits with its code."""
     arguments = with_config_first(sys.argv[1:])
+    app = command_line(asked_for(arguments))
     if not asks_for_json(arguments):
         app(args=arguments, prog_name=NAME)
     try:
@@ -108,8 +120,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     ctx: typer.Context,
     config_dir: Annotated[
         Path | None,

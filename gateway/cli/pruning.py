@@ -99,7 +99,7 @@ async def _prepare(database: Database, say: Say) -> None:
 async def _prove(database: Database, say: Say, so_far: str) -> None:
     say("Comparing every hold, entry and counter")
     async with database.transaction() as connection:
-        proof: Proof = await verify(connection, in_turn=True)
+        proof: Proof = await verify(connection, in_turn=True, statement_seconds=pruning.STATEMENT_SECONDS)
     if not proof.ok:
         found = f"{so_far}: {len(proof.differences)} differences in the ledger"
         raise CommandFailed(FAILED, f"{found}; see 'pixapi-gateway ledger verify'.")

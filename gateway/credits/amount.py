@@ -54,4 +54,6 @@ def to_decimal(micro: int) -> Decimal:
 
 def to_text(micro: int) -> str:
     """The exact decimal text of an amount: 1500000 → '1.5', 8000000 → '8'."""
-    return f"{to_decimal(micro):f}"
+    whole, rest = divmod(abs(micro), MICRO)
+    sign = "-" if micro < 0 else ""
+    return f"{sign}{whole}.{rest:06}".rstrip("0") if rest else f"{sign}{whole}"

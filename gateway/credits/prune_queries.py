@@ -49,13 +49,14 @@ MONTHS = text(
     GROUP BY 1 ORDER BY 1
     """
 )
-# Tables of pruned months that a stopped run has detached and not dropped.
+# Tables of pruned months that a stopped run has detached and not dropped. They are frozen, unlike what somebody may
+# have made of an export under such a name.
 LEFT_OVER = text(
     """
     SELECT c.relname FROM pruned_months m
     CROSS JOIN unnest(ARRAY['holds', 'ledger_entries', 'attempts']) AS p(parent)
     JOIN pg_class c ON c.oid = to_regclass(p.parent || to_char(m.month, '_YYYY_MM'))
-    WHERE NOT c.relispartition
+    WHERE NOT c.relispartition AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'frozen')
     ORDER BY c.relname
     """
 )
@@ -102,7 +103,10 @@ SELECT :month, (h.placed_at AT TIME ZONE 'UTC')::date, h.team_id, h.model, h.ope
 FROM holds_{month} h WHERE NOT h.id = ANY (:kept) GROUP BY 2, 3, 4, 5
 """
 DROP_TASKS = text("DELETE FROM tasks WHERE hold_id >= :low AND hold_id < :high AND NOT hold_id = ANY (:kept)")
-DROP_RECORDS = text("DELETE FROM idempotency_records WHERE hold_id >= :low AND hold_id < :high")
+# They have expired. One whose answer lies in a file is left to a gateway, which deletes both within seconds.
+DROP_RECORDS = text(
+    "DELETE FROM idempotency_records WHERE hold_id >= :low AND hold_id < :high AND body_path IS NULL"
+)
 _DETACH = "ALTER TABLE {parent} DETACH PARTITION {parent}_{month}"
 _KEEP = "INSERT INTO {parent} SELECT * FROM {parent}_{month} WHERE {key} = ANY (:kept)"
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
@@ -22,26 +22,29 @@ from gateway.credits import verify_queries as queries
 from gateway.credits.amount import to_text
 from gateway.credits.pruning import pruned_until
 from gateway.db import audit
-from gateway.db.engine import allow
+from gateway.db.engine import LOCK_NOT_AVAILABLE, allow
 
 # Of one kind; more are counted in a last line.
 MOST_DIFFERENCES = 1000
 STATEMENT_SECONDS = 120
 LOCK_SECONDS = 10
-_PROOF = "(hashtextextended('gateway proof', 0))"
-_ALONE = text(f"SELECT pg_try_advisory_xact_lock{_PROOF}")
-_IN_TURN = text(f"SELECT pg_advisory_xact_lock{_PROOF}")
+# LOCK TABLE takes no snapshot, as any query would. The first is the turn of proofs and is in nobody else's way; the
+# second keeps months from being taken out, or moved, between the snapshot and the reading of the tables.
+_IN_TURN = text("LOCK TABLE pruned_months IN SHARE UPDATE EXCLUSIVE MODE")
+_ALONE = text(f"{_IN_TURN} NOWAIT")
+_STAY = text("LOCK TABLE holds, ledger_entries, attempts IN ACCESS SHARE MODE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What does not agree; `expected` and `found` are for people."""
+    """What does not agree; `expected` and `found` are for people. `repairable`: by `repair`, of `team_id`."""
 
     kind: Literal["hold", "entries", "counter", "usage", "task"]
     subject: str
     expected: str
     found: str
     team_id: UUID | None = None
+    repairable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,20 +81,20 @@ class Repaired:
         return Repaired(counters=self.counters + other.counters, buckets=self.buckets + other.buckets)
 
 
-async def verify(connection: AsyncConnection, *, in_turn: bool = False) -> Proof:
+async def verify(
+    connection: AsyncConnection, *, in_turn: bool = False, statement_seconds: int = STATEMENT_SECONDS
+) -> Proof:
     """Compares everything in one read-only snapshot; `connection` must be at the beginning of a transaction.
 
     One runs at a time, over all processes, until its transaction ends: GatewayError 409 while another does, unless this
-    one is to wait for its turn, which is before that of those who do not wait.
+    one is to wait for its turn, which is before that of those who do not wait. The snapshot is of after the wait.
     """
-    await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-    await allow(connection, STATEMENT_SECONDS)
+    await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+    await allow(connection, statement_seconds)
     await connection.execute(text("SET LOCAL jit = off"))  # compiling takes longer than these queries
-    if in_turn:
-        await connection.execute(text(f"SET LOCAL lock_timeout = '{STATEMENT_SECONDS}s'"))
-        await connection.execute(_IN_TURN)
-    elif not await connection.scalar(_ALONE):
-        raise errors.conflict_for_now("A proof is running; ask again.", "proof_running")
+    await _take_turn(connection, statement_seconds if in_turn else None)
+    await connection.execute(_STAY)
+    await connection.execute(text("SET TRANSACTION READ ONLY"))
     counts = (await connection.execute(queries.COUNTS)).one()
     suspects = {
         "disputed": (await connection.execute(queries.DISPUTED)).scalars().all(),
@@ -112,6 +115,20 @@ async def verify(connection: AsyncConnection, *, in_turn: bool = False) -> Proof
         rows = (await connection.execute(query, values | {"most": MOST_DIFFERENCES + 1})).all()
         found += _limited([described(row) for row in rows])
     return Proof(checked=Checked(**counts._mapping), differences=tuple(found))
+
+
+async def _take_turn(connection: AsyncConnection, patience: int | None) -> None:
+    """Waits for `patience` seconds, or not at all."""
+    if patience is not None:
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{patience}s'"))
+        await connection.execute(_IN_TURN)
+        return
+    try:
+        await connection.execute(_ALONE)
+    except exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise errors.conflict_for_now("A proof is running; ask again.", "proof_running") from None
 
 
 async def repair(connection: AsyncConnection, actor: str, team_id: UUID) -> Repaired:
@@ -145,9 +162,7 @@ async def repair(connection: AsyncConnection, actor: str, team_id: UUID) -> Repa
 
 def repairable(differences: Sequence[Difference]) -> list[UUID]:
     """The teams with differences that `repair` can mend, in the order of their ids."""
-    return sorted(
-        {one.team_id for one in differences if one.team_id is not None and one.kind in ("counter", "usage")}
-    )
+    return sorted({one.team_id for one in differences if one.team_id is not None and one.repairable})
 
 
 def _limited(found: list[Difference]) -> list[Difference]:
@@ -206,7 +221,14 @@ def _counter(row: Any) -> Difference:
         found += f", open holds of {to_text(row.open_held)}"
     if row.settled < 0 or row.held < 0:
         expected += ", never below 0"
-    return Difference(kind="counter", subject=subject, expected=expected, found=found, team_id=row.of_team)
+    return Difference(
+        kind="counter",
+        subject=subject,
+        expected=expected,
+        found=found,
+        team_id=row.of_team,
+        repairable=True,
+    )
 
 
 def _standing(settled: int, held: int) -> str:
@@ -217,22 +239,29 @@ def _bucket(row: Any) -> Difference:
     subject = (
         f"{row.starts_at:%Y-%m-%dT%H:%MZ} {row.slug or row.team_id} {row.key_id} {row.model} {row.operation}"
     )
-    return Difference(
-        kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
-    )
+    return _of_usage(row, subject)
 
 
 def _summed(row: Any) -> Difference:
-    subject = f"{row.utc_day}, the day's sum, {row.slug or row.team_id} {row.model} {row.operation}"
-    return Difference(
-        kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
+    return _of_usage(
+        row, f"{row.utc_day}, the day's sum, {row.slug or row.team_id} {row.model} {row.operation}"
     )
 
 
 def _pruned(row: Any) -> Difference:
+    """Not repairable: its holds are gone, and what they left says nothing of keys and quarters of an hour."""
     subject = f"{row.utc_day}, of a pruned month, {row.slug or row.team_id} {row.model} {row.operation}"
+    return _of_usage(row, subject, repairable=False)
+
+
+def _of_usage(row: Any, subject: str, *, repairable: bool = True) -> Difference:
     return Difference(
-        kind="usage", subject=subject, expected=_usage(row, "e_"), found=_usage(row, ""), team_id=row.team_id
+        kind="usage",
+        subject=subject,
+        expected=_usage(row, "e_"),
+        found=_usage(row, ""),
+        team_id=row.team_id,
+        repairable=repairable,
     )
 
 

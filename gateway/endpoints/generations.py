@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -25,9 +25,10 @@ from gateway.pool.pool import UpstreamKey
 from gateway.proxy.arrival import when_arrived
 from gateway.proxy.exchange import Exchange, Hold, RequestBody, exchange_of
 from gateway.proxy.generation import Operation
-from gateway.proxy.leaving import ClientLeftError, left
+from gateway.proxy.leaving import ClientLeftError, has_left
 from gateway.proxy.relay import relay
-from gateway.repeats.answer import Answer, failed
+from gateway.repeats.answer import Answer, failed, whole
+from gateway.repeats.recent import Recent
 from gateway.repeats.repeats import Repeats
 from gateway.tasks.status import first_state
 from gateway.telemetry import Metrics
@@ -41,7 +42,7 @@ Result = TypeVar("Result")
 LARGEST_SUBMIT = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finished:
     """How a call ended: a reply to pass on, or the error the client gets."""
 
@@ -68,6 +69,16 @@ class Finished:
             self.reply.body.close()
 
 
+@dataclass(slots=True)
+class _UnderWay:
+    """One call; `kept` is where its answer is put for repeats, None when nothing can repeat it."""
+
+    hold: Hold
+    body: RequestBody
+    operation: Operation
+    kept: Recent | None
+
+
 @dataclass(frozen=True, slots=True)
 class Generations:
     """The endpoint of every paid route; time-outs in seconds, by whether Pixapi answers with a task."""
@@ -85,58 +96,50 @@ class Generations:
         hold, body, operation, seat = exchange.hold, exchange.body, exchange.operation, exchange.seat
         if hold is None or body is None or operation is None or seat is None:
             raise errors.internal_error()
-        leaving = asyncio.create_task(left(receive))
-        await asyncio.sleep(0)
-        if leaving.done():
+        if has_left(receive):
             raise ClientLeftError  # before anything was sent: the hold is released
-        call = self._call(exchange, hold, body, operation)
-        task = seat.start(self._run(call, hold, body, operation))
+        repeatable = hold.order.repeatable
+        kept = None if repeatable is None else self.repeats.began(hold.id, repeatable)
+        call = _UnderWay(hold, body, operation, kept)
+        task = seat.start(self._run(call, self._sending(exchange, call)))
         hold.claimed = True
         try:
-            finished = await asyncio.shield(task)
+            await seat.over()
+            finished = task.result()
         except asyncio.CancelledError:
             # Requests are cancelled only when the process ends: the client must not take that for a reason to repeat.
             task.add_done_callback(_discard)
-            leaving.cancel()
             raise errors.outcome_unknown(
                 "The gateway had to end before Pixapi answered. The call may have been executed; the platform "
                 "team sees it by this request id.",
                 timed_out=False,
             ) from None
-        # What the call gave back is on its way to Redis before the answer is to the client.
-        await asyncio.sleep(0)
         _note(exchange, finished)
         reply, there = finished.reply, False
         if reply is None:
-            exchange.when_failure_sent = partial(self._answered, scope, hold, finished, not leaving.done())
-            leaving.cancel()
+            exchange.when_failure_sent = partial(self._answered, scope, kept, finished, not has_left(receive))
             raise finished.error or errors.internal_error()
         try:
             headers = toward_client(reply.content_type, reply.body.size)
-            there = await relay(send, reply.status, headers, reply.body, leaving)
+            there = await relay(receive, send, reply.status, headers, reply.body)
         finally:
-            leaving.cancel()
-            self._answered(scope, hold, finished, there)
+            self._answered(scope, kept, finished, there)
 
-    def _answered(self, scope: Scope, hold: Hold, finished: Finished, there: bool) -> None:
+    def _answered(self, scope: Scope, kept: Recent | None, finished: Finished, there: bool) -> None:
         """The answer is written, if the client was `there` to the last byte. Only for repeats without a key it matters
         whether it has arrived."""
-        repeatable = hold.order.repeatable
-        if repeatable is None:
+        if kept is None:
             finished.discard()
-            return
-
-        def written(delivered: bool) -> None:
-            self.repeats.written(hold.id, repeatable, finished.answer, delivered=delivered)
-
-        if there and repeatable.idempotency_key is None:
-            when_arrived(scope, written)
+        elif there and not kept.by_key:
+            when_arrived(scope, partial(self.repeats.written, kept))
         else:
-            written(there)
+            self.repeats.written(kept, there)
 
-    def _call(self, exchange: Exchange, hold: Hold, body: RequestBody, operation: Operation) -> PaidCall:
+    def _sending(self, exchange: Exchange, call: _UnderWay) -> PaidCall:
+        model, operation, body = call.hold.model.id, call.operation, call.body
+
         def serves(key: UpstreamKey) -> bool:
-            return self.models.lists(key.account, hold.model.id)
+            return self.models.lists(key.account, model)
 
         return PaidCall(
             path=operation.path,
@@ -146,44 +149,41 @@ class Generations:
             request_id=exchange.request_id,
             timeout=self.submit_timeout if operation.asynchronous else self.sync_timeout,
             serves=serves,
-            model=hold.model.id,
+            model=model,
         )
 
-    async def _run(self, call: PaidCall, hold: Hold, body: RequestBody, operation: Operation) -> Finished:
+    async def _run(self, call: _UnderWay, sending: PaidCall) -> Finished:
         """The call to its end, kept for whoever repeats it before its own client gets a byte."""
-        repeatable = hold.order.repeatable
-        if repeatable is None:
-            return await self._send(call, hold, body, operation)
-        self.repeats.began(hold.id)
+        kept = call.kept
         try:
-            finished = await self._send(call, hold, body, operation)
+            finished = await self._send(call, sending)
         except BaseException:
-            self.repeats.gave_up(hold.id)
+            if kept is not None:
+                self.repeats.gave_up(kept)
             raise
-        self.repeats.ended(hold.id, finished.answer, finished.discard)
+        if kept is not None:
+            self.repeats.ended(kept, finished.answer, finished.discard)
         return finished
 
-    async def _concluded(self, hold: Hold, verb: Awaitable[Result], finished: Finished) -> Result:
+    async def _concluded(self, call: _UnderWay, verb: Awaitable[Result], finished: Finished) -> Result:
         """Writes the hold's end down, and beside it the answer for repeats: a slow database is waited for once."""
-        repeatable = hold.order.repeatable
-        if (
-            repeatable is None or repeatable.idempotency_key is None
-        ):  # the others' answers are kept when they are read
+        kept = call.kept
+        if kept is None or not kept.by_key:  # the others' answers are kept when they are read
             return await verb
-        done, _ = await asyncio.gather(verb, self.repeats.keep(hold.id, repeatable, finished.answer))
+        done, _ = await asyncio.gather(verb, self.repeats.keep(kept, finished.answer))
         return done
 
-    async def _send(self, call: PaidCall, hold: Hold, body: RequestBody, operation: Operation) -> Finished:
+    async def _send(self, call: _UnderWay, sending: PaidCall) -> Finished:
         try:
-            dispatched = await self.dispatcher.pay(call)
+            dispatched = await self.dispatcher.pay(sending)
             for attempt in dispatched.attempts:
                 self.metrics.upstream_attempts.labels(attempt.outcome).inc()
             if dispatched.reply is None:
-                return await self._without_answer(hold, dispatched)
+                return await self._without_answer(call, dispatched)
             try:
-                if operation.asynchronous:
-                    return await self._accepted(hold, dispatched, dispatched.reply)
-                return await self._completed(hold, body, dispatched, dispatched.reply)
+                if call.operation.asynchronous:
+                    return await self._accepted(call, dispatched, dispatched.reply)
+                return await self._completed(call, dispatched, dispatched.reply)
             except BaseException:
                 dispatched.reply.body.close()
                 raise
@@ -191,14 +191,14 @@ class Generations:
             # The process is ending, or a defect: the call may have been sent.
             await asyncio.shield(
                 self.ledger.end_surely(
-                    hold.id, Conclusion(state="unknown", reason="interrupted"), order=hold.order
+                    call.hold.id, Conclusion(state="unknown", reason="interrupted"), order=call.hold.order
                 )
             )
             raise
         finally:
-            body.raw.close()
+            call.body.raw.close()
 
-    async def _without_answer(self, hold: Hold, dispatched: Dispatched) -> Finished:
+    async def _without_answer(self, call: _UnderWay, dispatched: Dispatched) -> Finished:
         """Released when Pixapi certainly did nothing, else kept as unknown."""
         unknown = dispatched.verdict is Verdict.UNKNOWN
         reason = dispatched.error.reason if dispatched.error is not None else dispatched.verdict.value
@@ -208,18 +208,19 @@ class Generations:
             error=dispatched.error,
             executed=unknown,
             unknown=unknown,
-            held=hold.order.quote if unknown else None,
+            held=call.hold.order.quote if unknown else None,
         )
-        return await self._ended(hold, conclusion, finished)
+        return await self._ended(call, conclusion, finished)
 
-    async def _accepted(self, hold: Hold, dispatched: Dispatched, reply: Reply) -> Finished:
+    async def _accepted(self, call: _UnderWay, dispatched: Dispatched, reply: Reply) -> Finished:
         """The task and its owner are recorded before the client learns its id."""
+        hold = call.hold
         text = b""
         if reply.body.size <= LARGEST_SUBMIT:
-            text = b"".join([chunk async for chunk in reply.body.chunks()])
+            text = await whole(reply.body)
         task = submitted(text)
         if task is None or dispatched.key is None:
-            return await self._odd(hold, dispatched, reply)
+            return await self._odd(call, dispatched, reply)
         record = NewTask(
             id=task.id, upstream_key_id=dispatched.key.id, status="submitted", body=first_state(task)
         )
@@ -227,49 +228,50 @@ class Generations:
             dispatched, reply=reply, task_id=task.id, held=hold.order.quote, remaining=hold.remaining
         )
         binding = self.ledger.bind_surely(hold.id, hold.order, record, _sent(dispatched))
-        await self._concluded(hold, binding, finished)
+        await self._concluded(call, binding, finished)
         return finished
 
-    async def _completed(
-        self, hold: Hold, body: RequestBody, dispatched: Dispatched, reply: Reply
-    ) -> Finished:
+    async def _completed(self, call: _UnderWay, dispatched: Dispatched, reply: Reply) -> Finished:
         """A sync answer costs what the price book says for the images in it, marked estimated."""
         scanner = AnswerScanner()
-        async for chunk in reply.body.chunks():
-            scanner.feed(chunk)
+        if reply.body.in_memory:
+            scanner.feed(reply.body.read_small())
+        else:
+            async for chunk in reply.body.chunks():
+                scanner.feed(chunk)
         answer = scanner.finish()
         if not answer.is_object or answer.images is None:
-            return await self._odd(hold, dispatched, reply)
-        cost = hold.charged // body.generation.images * answer.images
+            return await self._odd(call, dispatched, reply)
+        cost = call.hold.charged // call.body.generation.images * answer.images
         conclusion = Conclusion(
             state="settled",
             settled=cost,
             estimated=True,
             flags=() if answer.images else ("odd_answer",),
         )
-        return await self._ended(hold, conclusion, Finished(dispatched, reply=reply, charged=cost))
+        return await self._ended(call, conclusion, Finished(dispatched, reply=reply, charged=cost))
 
-    async def _odd(self, hold: Hold, dispatched: Dispatched, reply: Reply) -> Finished:
+    async def _odd(self, call: _UnderWay, dispatched: Dispatched, reply: Reply) -> Finished:
         """A complete 2xx that is not Pixapi's: something was executed, so the quote is charged and flagged."""
         reply.body.close()
-        conclusion = Conclusion(
-            state="settled", settled=hold.order.quote, estimated=True, flags=("odd_answer",)
-        )
+        quote = call.hold.order.quote
+        conclusion = Conclusion(state="settled", settled=quote, estimated=True, flags=("odd_answer",))
         finished = Finished(
             dispatched,
-            charged=hold.order.quote,
+            charged=quote,
             error=errors.upstream_error(
                 f"Pixapi answered {reply.status} with something that is not an answer of its API. The call counts as "
                 "executed and is charged at its quote; the platform team sees it by this request id."
             ),
         )
-        return await self._ended(hold, conclusion, finished)
+        return await self._ended(call, conclusion, finished)
 
-    async def _ended(self, hold: Hold, conclusion: Conclusion, finished: Finished) -> Finished:
+    async def _ended(self, call: _UnderWay, conclusion: Conclusion, finished: Finished) -> Finished:
         """The call with what is left of the quota after its end."""
-        ending = self.ledger.end_surely(hold.id, conclusion, _sent(finished.dispatched), hold.order)
-        ended = await self._concluded(hold, ending, finished)
-        return replace(finished, remaining=None if ended is None else ended.remaining)
+        ending = self.ledger.end_surely(call.hold.id, conclusion, _sent(finished.dispatched), call.hold.order)
+        ended = await self._concluded(call, ending, finished)
+        finished.remaining = None if ended is None else ended.remaining
+        return finished
 
 
 def _sent(dispatched: Dispatched) -> list[SentVia]:
@@ -287,16 +289,17 @@ def _sent(dispatched: Dispatched) -> list[SentVia]:
 def _note(exchange: Exchange, finished: Finished) -> None:
     attempts = finished.dispatched.attempts
     exchange.attempts = len(attempts)
-    exchange.upstream_ms = sum(attempt.milliseconds for attempt in attempts)
+    exchange.upstream_ms = sum([attempt.milliseconds for attempt in attempts])
     exchange.upstream_key = attempts[-1].upstream_key if attempts else None
     exchange.task_id = finished.task_id
     remaining = None if finished.remaining is None else max(0, finished.remaining)
-    amounts = {"held": finished.held, "charged": finished.charged, "remaining": remaining}
-    exchange.answer_headers += [
-        (f"x-credits-{name}".encode(), to_text(amount).encode())
-        for name, amount in amounts.items()
-        if amount is not None
-    ]
+    for name, amount in (
+        (b"x-credits-held", finished.held),
+        (b"x-credits-charged", finished.charged),
+        (b"x-credits-remaining", remaining),
+    ):
+        if amount is not None:
+            exchange.answer_headers.append((name, to_text(amount).encode()))
 
 
 def _discard(task: asyncio.Task[Finished]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property
 from itertools import count
 from secrets import token_hex
 from typing import Any, Literal
@@ -49,14 +49,23 @@ class Bound:
     max_in_flight: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bounds:
-    """What holds for one request: that of its key, and that of its key's team."""
+    """What holds for one request: that of its key, and that of its key's team. Worth keeping for the next one."""
 
     team_id: str
     key_id: str
     team: Bound
     key: Bound
+
+    @cached_property
+    def paid(self) -> Plan:
+        """What to ask in the lane of paid calls."""
+        return _plan(self, Lane.PAID)
+
+    @cached_property
+    def free(self) -> Plan:
+        return _plan(self, Lane.FREE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +90,20 @@ class Taken:
         self.lease = lease
         self.keys = keys
 
-    def release(self) -> None:
-        """In the background, and as often as one likes."""
+    def release(self) -> Reply | None:
+        """In the background, and as often as one likes. With the reply, if any, every process finds it free."""
         if self._limits is not None and self._freeing is None:
             self._freeing = self._limits.give_back(self)
+        return self._freeing
 
     async def freed(self) -> None:
-        """Returns when every process finds free what was released, or Redis does not say so in time."""
+        """Releases, and returns when every process finds it free, or Redis does not say so in time."""
         if self._limits is not None:
-            await self._limits.seen(self._freeing)
+            await self._limits.seen(self.release())
 
 
 _NOTHING = Taken(None, "", ())
+_TAKEN = [0]  # what the script answers then
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +114,14 @@ class _Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """What to ask for one request."""
 
     rates: tuple[_Limit, ...]
     flights: tuple[_Limit, ...]
     keys: tuple[str, ...]  # rates first
     flight_keys: tuple[str, ...]
-    arguments: tuple[int, ...]  # each key's limit
+    limits: tuple[int, ...]  # each key's
 
 
 class Limits:
@@ -132,12 +143,16 @@ class Limits:
 
     async def take(self, bounds: Bounds, lane: Lane) -> Taken | Refusal:
         """Room for one request in every bound of its lane, or the bound that has none; then nothing was taken."""
-        plan = _plan(bounds, lane)
+        plan = bounds.paid if lane is Lane.PAID else bounds.free
         if not plan.keys:
             return _NOTHING
         taken = Taken(self, f"{self._process}-{next(self._numbers)}", plan.flight_keys)
-        lasts = int(LEASE_SECONDS * _MICRO)
-        arguments: tuple[str | int, ...] = (len(plan.rates), taken.lease, lasts, *plan.arguments)
+        arguments: tuple[str | int, ...] = (
+            len(plan.rates),
+            taken.lease,
+            int(LEASE_SECONDS * _MICRO),
+            *plan.limits,
+        )
         try:
             refusal = _refusal(await self._cache.script(TAKE, plan.keys, arguments), plan)
         except CacheGone:
@@ -190,13 +205,11 @@ class Limits:
         await self._cache.seen(reply)
 
     def _free(self, taken: Taken) -> Reply | None:
-        """The last reply: those before it are there by then."""
-        reply = None
-        for key in taken.keys:
-            reply = self._cache.run_soon("ZREM", key, taken.lease)
-        return reply
+        if not taken.keys:
+            return None
+        return self._cache.run_all_soon([("ZREM", key, taken.lease) for key in taken.keys])
 
-    def _take_locally(self, plan: _Plan) -> Refusal | None:
+    def _take_locally(self, plan: Plan) -> Refusal | None:
         now = int(self._clock.monotonic() * _MICRO)
         allowances = self._local.rates(((rate.key, rate.limit) for rate in plan.rates), now)
         refused = [(one, rate) for one, rate in zip(allowances, plan.rates, strict=True) if not one.allowed]
@@ -210,8 +223,7 @@ class Limits:
         return None
 
 
-@lru_cache(maxsize=10_000)
-def _plan(bounds: Bounds, lane: Lane) -> _Plan:
+def _plan(bounds: Bounds, lane: Lane) -> Plan:
     """All keys of a team in Redis lie together, by their hash tag."""
     team = f"pxg:{{{bounds.team_id}}}"
     named: list[tuple[str, Scope, Bound]] = [
@@ -228,12 +240,12 @@ def _plan(bounds: Bounds, lane: Lane) -> _Plan:
         for name, scope, bound in named
         if bound.max_in_flight is not None and lane is Lane.PAID
     )
-    return _Plan(
+    return Plan(
         rates,
         flights,
         keys=tuple(one.key for one in rates + flights),
         flight_keys=tuple(flight.key for flight in flights),
-        arguments=tuple(one.limit for one in rates + flights),
+        limits=tuple(one.limit for one in rates + flights),
     )
 
 
@@ -242,14 +254,14 @@ def allowed_per_minute(requests_per_minute: int, lane: Lane) -> int:
     return requests_per_minute if lane is Lane.PAID else max(FREE_LEAST, FREE_FACTOR * requests_per_minute)
 
 
-def _refusal(reply: Any, plan: _Plan) -> Refusal | None:
+def _refusal(reply: Any, plan: Plan) -> Refusal | None:
+    if reply == _TAKEN:
+        return None
     if not isinstance(reply, list) or not reply or not all(isinstance(one, int) for one in reply):
         raise CacheGone("not a reply of the script")
     number = reply[0]
-    if not 0 <= number <= len(plan.keys) or (0 < number <= len(plan.rates) and len(reply) != 3):
+    if not 0 < number <= len(plan.keys) or (number <= len(plan.rates) and len(reply) != 3):
         raise CacheGone("not a reply of the script")
-    if number == 0:
-        return None
     if number <= len(plan.rates):
         return _too_many(plan.rates[number - 1], reply[1], reply[2])
     return _full(plan.flights[number - 1 - len(plan.rates)])

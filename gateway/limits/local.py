@@ -33,7 +33,8 @@ class LocalLimits:
         return self._running[key]
 
     def began(self, keys: Iterable[str]) -> None:
-        self._running.update(keys)
+        for key in keys:
+            self._running[key] += 1
 
     def ended(self, keys: Iterable[str]) -> None:
         for key in keys:

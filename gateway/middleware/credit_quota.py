@@ -49,8 +49,8 @@ class CreditQuotaMiddleware:
         exchange = exchange_of(scope)
         model, price = self._price(exchange)
         self._spool.check_room()
-        seat = self._paid_calls.take_seat()
-        exchange.seat = seat
+        slot = exchange.slot
+        exchange.seat = seat = self._paid_calls.take_seat(slot.release if slot is not None else None)
         try:
             exchange.hold = await self._place(exchange, model, price)
             await self._app(scope, receive, send)
@@ -63,17 +63,17 @@ class CreditQuotaMiddleware:
         principal, body, operation = exchange.principal, exchange.body, exchange.operation
         if principal is None or body is None or operation is None:
             raise errors.internal_error()
-        model = self._model(body.generation.model, principal)
-        check_bounds(model, body.generation, operation)
-        sizes = [size_class(size) for size in body.generation.sizes]
+        wanted = body.generation
+        model = self._model(wanted.model, principal)
+        check_bounds(model, wanted, operation)
         price = price_book.quote(
             model,
             operation=operation.value,
-            images=body.generation.images,
-            sizes=sizes or [None],
-            quality=body.generation.quality,
-            seconds=body.generation.seconds,
-            input_images=body.generation.input_images,
+            images=wanted.images,
+            sizes=[size_class(size) for size in wanted.sizes] if wanted.sizes else (),
+            quality=wanted.quality,
+            seconds=wanted.seconds,
+            input_images=wanted.input_images,
         )
         return model, price
 

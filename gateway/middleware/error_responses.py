@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -16,7 +16,7 @@ SHORT_BODY = 64 * 1024
 
 
 class ErrorResponsesMiddleware:
-    """Catches what everything below raises, as long as no byte of an answer has been sent."""
+    """Catches what everything below raises, as long as no answer has begun: `request_context` above it says so."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,18 +26,11 @@ class ErrorResponsesMiddleware:
             await self._app(scope, receive, send)
             return
         exchange = exchange_of(scope)
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send)
         except GatewayError as error:
             exchange.failure = error.reason
-            if started:
+            if exchange.status:
                 raise
             exchange.refused = error
             await _answer(error, exchange, send)
@@ -46,7 +39,7 @@ class ErrorResponsesMiddleware:
         except Exception:
             exchange.failure = "internal_error"
             log.exception("request failed", extra={"request_id": exchange.request_id})
-            if started:
+            if exchange.status:
                 raise
             exchange.refused = errors.internal_error()
             await _answer(exchange.refused, exchange, send)

@@ -1,19 +1,24 @@
 """Holds a request to its key's and its team's limits: requests a minute, and for paid calls how many run at once.
 
-A paid call keeps its slot until the call has ended, not until its client has left.
+A paid call keeps its slot until the call has ended, not until its client has left. It is free before the first byte of
+the answer, so that who sends its next call upon this answer finds it, wherever that goes.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from uuid import UUID
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import errors
 from gateway.access.principal import Principal
 from gateway.errors import GatewayError
-from gateway.limits.limits import Bound, Bounds, Lane, Limits, Refusal, Taken
+from gateway.limits.limits import Bound, Bounds, Lane, Limits, Refusal
 from gateway.proxy.exchange import Exchange, exchange_of
+
+_Given = tuple[int | None, int | None]  # requests a minute, calls in flight
 
 
 class RateLimitsMiddleware:
@@ -32,41 +37,37 @@ class RateLimitsMiddleware:
         taken = await self._limits.take(bounds_of(principal), self._lane)
         if isinstance(taken, Refusal):
             raise refused(taken, principal, self._lane)
-
-        # Before the first byte, so that who sends its next call upon this answer finds the slot free, wherever it goes.
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _release(taken, exchange)
-                await taken.freed()
-            await send(message)
-
+        exchange.slot = taken
         try:
-            await self._app(scope, receive, answer if taken.keys else send)
+            await self._app(scope, receive, send)
         except GatewayError:
-            _release(taken, exchange)
-            await taken.freed()
+            if not _started(exchange):
+                await taken.freed()
             raise
         finally:
-            _release(taken, exchange)
+            if not _started(exchange):
+                taken.release()
 
 
-def _release(taken: Taken, exchange: Exchange) -> None:
-    """Now, or when the call that was started has ended."""
-    if exchange.seat is None:
-        taken.release()
-    else:
-        exchange.seat.when_given_back(taken.release)
+def _started(exchange: Exchange) -> bool:
+    """Whether there is a call, which gives back what was taken when it has ended."""
+    return exchange.seat is not None and exchange.seat.started
 
 
 def bounds_of(principal: Principal) -> Bounds:
     """What holds for a principal."""
     team, key = principal.team_limits, principal.key_limits
-    return Bounds(
-        team_id=str(principal.team_id),
-        key_id=principal.key_id,
-        team=Bound(team.requests_per_minute, team.max_in_flight),
-        key=Bound(key.requests_per_minute, key.max_in_flight),
+    return _bounds(
+        principal.team_id,
+        principal.key_id,
+        (team.requests_per_minute, team.max_in_flight),
+        (key.requests_per_minute, key.max_in_flight),
     )
+
+
+@lru_cache(maxsize=10_000)
+def _bounds(team_id: UUID, key_id: str, team: _Given, key: _Given) -> Bounds:
+    return Bounds(str(team_id), key_id, team=Bound(*team), key=Bound(*key))
 
 
 def refused(refusal: Refusal, principal: Principal, lane: Lane) -> GatewayError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -76,12 +75,9 @@ class RequestBodyMiddleware:
     async def _json(self, exchange: Exchange, receive: Receive, raw: SpooledBody) -> tuple[Generation, bytes]:
         limit = self._max_json_bytes
         _check_length(exchange, limit, "A JSON body")
-        pieces = bytearray()
-        async for chunk in self._chunks(receive):
-            pieces += chunk
-            if len(pieces) > limit:
-                raise errors.too_large(f"A JSON body may have {limit} bytes.")
-        document = bytes(pieces)
+        document = bytes(await _Incoming(receive, self._idle_timeout).read(limit + 1))
+        if len(document) > limit:
+            raise errors.too_large(f"A JSON body may have {limit} bytes.")
         await raw.write(document)
         digest = hashlib.sha256(document).digest()
         return generation.from_json(strict_json.parse(document), self._operation), digest
@@ -89,34 +85,63 @@ class RequestBodyMiddleware:
     async def _form(
         self, exchange: Exchange, receive: Receive, raw: SpooledBody, content_type: bytes
     ) -> tuple[Generation, bytes]:
-        reader = FormReader(boundary_of(content_type), self._form_limits)
+        if exchange.principal is None:
+            raise errors.internal_error()
+        # Repeats are looked for among the team's calls alone, and nobody but the team knows this id.
+        secret = exchange.principal.team_id.bytes
+        reader = FormReader(boundary_of(content_type), self._form_limits, secret)
         _check_length(exchange, self._form_limits.max_bytes, "A form")
-        async for chunk in self._chunks(receive):
-            reader.feed(chunk)
-            await raw.write(chunk)
-        return generation.from_form(reader.finish(), self._operation), reader.sha256
+        incoming = _Incoming(receive, self._idle_timeout)
+        while incoming.more:
+            piece = await incoming.read()
+            reader.feed(piece)
+            await raw.write(piece)
+        return generation.from_form(reader.finish(), self._operation), reader.digest
 
-    async def _chunks(self, receive: Receive) -> AsyncIterator[bytes]:
-        more, size, began = True, 0, asyncio.get_running_loop().time()
-        while more:
-            try:
-                async with asyncio.timeout(self._idle_timeout):
-                    message = await receive()
-            except TimeoutError:
-                raise errors.request_timeout(
-                    f"No byte of the request's body came for {self._idle_timeout:g} s; nothing was sent to Pixapi."
-                ) from None
-            if message["type"] == "http.disconnect":
-                raise ClientLeftError
-            chunk = message.get("body", b"")
-            more = message.get("more_body", False)
-            size += len(chunk)
-            if more and trickles(size, asyncio.get_running_loop().time() - began):
-                raise errors.request_timeout(
-                    f"The request's body came at less than {SLOWEST_RATE} bytes a second; nothing was sent to Pixapi."
-                )
-            if chunk:
-                yield chunk
+
+class _Incoming:
+    """A body as it comes from the client; `more` until all of it has been read."""
+
+    def __init__(self, receive: Receive, idle_timeout: float) -> None:
+        self.more = True
+        self._receive = receive
+        self._idle_timeout = idle_timeout
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._size = 0
+
+    async def read(self, least: int = 1) -> bytes | bytearray:
+        """The next `least` bytes with whatever came along, or the rest.
+
+        Raises ClientLeftError, and GatewayError 408 when it comes too slowly.
+        """
+        try:
+            async with asyncio.timeout(self._idle_timeout) as idle:
+                found = await self._next()
+                if len(found) >= least or not self.more:
+                    return found
+                joined = bytearray(found)
+                while len(joined) < least and self.more:
+                    idle.reschedule(self._loop.time() + self._idle_timeout)
+                    joined += await self._next()
+                return joined
+        except TimeoutError:
+            raise errors.request_timeout(
+                f"No byte of the request's body came for {self._idle_timeout:g} s; nothing was sent to Pixapi."
+            ) from None
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        chunk: bytes = message.get("body", b"")
+        self.more = message.get("more_body", False)
+        self._size += len(chunk)
+        if self.more and trickles(self._size, self._loop.time() - self._began):
+            raise errors.request_timeout(
+                f"The request's body came at less than {SLOWEST_RATE} bytes a second; nothing was sent to Pixapi."
+            )
+        return chunk
 
 
 def trickles(size: int, seconds: float) -> bool:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway import logs
 from gateway.access.principal import Address, Network
 from gateway.access.refusals import Refusal
 from gateway.clock import Clock
-from gateway.ids import uuid7
+from gateway.ids import new_request_id
+from gateway.logs import RequestLine
 from gateway.patience import POSTGRES, REDIS
 from gateway.proxy.exchange import Exchange, Headers, begin
 from gateway.proxy.generation import Operation
@@ -22,7 +22,6 @@ from gateway.proxy.refused import PREFIX, refusal_of
 from gateway.telemetry import Metrics
 from gateway.tracing import Tracing, entered
 
-log = logging.getLogger("gateway.access")
 PAID = frozenset(operation.path for operation in Operation)
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -62,15 +61,13 @@ class RequestContextMiddleware:
         trace = self._tracing.request(exchange.header_values(b"traceparent"))
         if trace is not None:
             exchange.answer_headers.append((b"traceresponse", trace.header))
-        status = 0
         left = False
 
         async def answer(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                own = [(b"x-request-id", exchange.request_id.encode()), *exchange.answer_headers]
-                message = {**message, "headers": [*message["headers"], *own]}
+                exchange.status = message["status"]
+                own = (b"x-request-id", exchange.request_id.encode())
+                message["headers"] = [*message["headers"], own, *exchange.answer_headers]
             await send(message)
 
         async def listen() -> Message:
@@ -83,60 +80,69 @@ class RequestContextMiddleware:
             return message
 
         try:
-            with REDIS.patience(), POSTGRES.patience(), nullcontext() if trace is None else entered(trace):
-                await self._app(scope, listen, answer)
+            with REDIS.patience(), POSTGRES.patience():
+                if trace is None:
+                    await self._app(scope, listen, answer)
+                else:
+                    with entered(trace):
+                        await self._app(scope, listen, answer)
         finally:
-            status = 499 if left and status == 0 else status
-            self._record(scope, exchange, status)
+            status = 499 if left and exchange.status == 0 else exchange.status
+            route, method = _route(scope), scope["method"]
+            seconds = self._clock.monotonic() - exchange.started
+            self._count(exchange, route, method, status, seconds)
+            if self._note is not None and _explainable(exchange) and scope["path"].startswith(PREFIX):
+                refusal = refusal_of(exchange, method, route, status, self._clock.now())
+                if refusal is not None:
+                    self._note(refusal)
+            logs.request(_line(exchange, method, scope["path"], status, seconds))
             if trace is not None:
-                trace.end(scope["method"], _route(scope), status, _attributes(exchange))
+                trace.end(method, route, status, _attributes(exchange))
 
-    def _record(self, scope: Scope, exchange: Exchange, status: int) -> None:
-        seconds = self._clock.monotonic() - exchange.started
-        route = _route(scope)
-        self._metrics.requests.labels(route, scope["method"], str(status)).inc()
+    def _count(self, exchange: Exchange, route: str, method: str, status: int, seconds: float) -> None:
+        metrics = self._metrics
+        metrics.requests_by[route, method, str(status)].inc()
         if not exchange.waited:
-            self._metrics.seconds.labels(route).observe(seconds)
+            metrics.seconds_by[(route,)].observe(seconds)
         if exchange.cache is not None:
-            self._metrics.cache_results.labels(route, exchange.cache).inc()
+            metrics.cache_results_by[route, exchange.cache].inc()
         if exchange.upstream_ms is not None:
-            self._metrics.own_seconds.observe(max(0.0, seconds - exchange.upstream_ms / 1000))
+            metrics.own_seconds.observe(max(0.0, seconds - exchange.upstream_ms / 1000))
         if exchange.failure is not None and route in PAID and _refused(exchange, status):
-            self._metrics.refusals.labels(exchange.failure).inc()
-        if self._note is not None and scope["path"].startswith(PREFIX):
-            refusal = refusal_of(exchange, scope["method"], route, status, self._clock.now())
-            if refusal is not None:
-                self._note(refusal)
-        if not log.isEnabledFor(logging.INFO):
-            return
-        principal, hold = exchange.principal, exchange.hold
-        log.info(
-            "request",
-            extra={
-                "request_id": exchange.request_id,
-                "method": scope["method"],
-                "path": scope["path"][:200],
-                "status": status,
-                "reason": exchange.failure,
-                "milliseconds": round(seconds * 1000, 1),
-                "upstream_ms": exchange.upstream_ms,
-                "team": principal.team_slug if principal else None,
-                "key": principal.key_id if principal else None,
-                # Only what the price book knows: a client may put anything into the field.
-                "model": hold.order.model if hold else None,
-                "operation": exchange.operation.value if exchange.operation else None,
-                "hold": str(hold.id) if hold else None,
-                "task_id": exchange.task_id,
-                "upstream_key": exchange.upstream_key,
-                "attempts": exchange.attempts or None,
-                "cache": exchange.cache,
-                "client": str(exchange.client) if exchange.client else None,
-            },
-        )
+            metrics.refusals.labels(exchange.failure).inc()
 
 
 def _route(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", None) or "unmatched"
+
+
+def _explainable(exchange: Exchange) -> bool:
+    """Whether there may be something to explain by it later."""
+    return exchange.refused is not None or exchange.repeated is not None
+
+
+def _line(exchange: Exchange, method: str, path: str, status: int, seconds: float) -> RequestLine:
+    principal, hold, client = exchange.principal, exchange.hold, exchange.client
+    return RequestLine(
+        request_id=exchange.request_id,
+        method=method,
+        path=path[:200],
+        status=status,
+        reason=exchange.failure,
+        milliseconds=round(seconds * 1000, 1),
+        upstream_ms=exchange.upstream_ms,
+        team=principal.team_slug if principal else None,
+        key=principal.key_id if principal else None,
+        # Only what the price book knows: a client may put anything into the field.
+        model=hold.order.model if hold else None,
+        operation=exchange.operation.value if exchange.operation else None,
+        hold=str(hold.id) if hold else None,
+        task_id=exchange.task_id,
+        upstream_key=exchange.upstream_key,
+        attempts=exchange.attempts or None,
+        cache=exchange.cache,
+        client=str(client) if client else None,
+    )
 
 
 def _refused(exchange: Exchange, status: int) -> bool:
@@ -205,4 +211,4 @@ def _request_id(headers: Headers) -> str:
     given = [value for name, value in headers if name == b"x-request-id"]
     if len(given) == 1 and _SANE_ID.fullmatch(given[0]):
         return given[0].decode()
-    return f"req_{uuid7().hex}"
+    return new_request_id()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,7 +23,8 @@ MAX_HEADER_BYTES = 16 * 1024
 MAX_HEADER_COUNT = 100
 
 _HOST = re.compile(rb"([A-Za-z0-9][A-Za-z0-9._-]{0,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_PATH = re.compile(rb"(?:/[A-Za-z0-9_~.:-]+)+|/(?:[A-Za-z0-9_~.:-]+/)*")
+_PATH = re.compile(rb"/(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_~.:-]+(?:/|\Z))*")
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect", b"content-encoding"})
 
 
 class RequestGuardMiddleware:
@@ -34,17 +36,18 @@ class RequestGuardMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            headers = exchange_of(scope).headers
-            # A copy of our own: the parser appends a chunked body's trailers to the list it handed over.
-            scope["headers"] = list(headers)
-            check_size(headers, scope.get("raw_path") or b"", scope["query_string"])
-            check_framing(headers)
-            self._check_host(headers, scope["path"])
-            check_path(scope.get("raw_path") or scope["path"].encode())
+            exchange = exchange_of(scope)
+            path = scope.get("raw_path") or scope["path"].encode()
+            # A copy of our own: a server may append a chunked body's trailers to the list it handed over.
+            scope["headers"] = list(exchange.headers)
+            check_size(exchange.headers, path, scope["query_string"])
+            if not _FRAMING.isdisjoint(exchange.named):
+                check_framing(exchange.headers)
+            self._check_host(exchange.header_values(b"host"), scope["path"])
+            check_path(path)
         await self._app(scope, receive, send)
 
-    def _check_host(self, headers: Headers, path: str) -> None:
-        hosts = [value for name, value in headers if name == b"host"]
+    def _check_host(self, hosts: list[bytes], path: str) -> None:
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if match is None:
             raise errors.broken_framing("A request needs exactly one well-formed Host header.")
@@ -66,7 +69,7 @@ def check_size(headers: Headers, path: bytes, query: bytes) -> None:
         raise errors.uri_too_long(MAX_TARGET)
     if len(headers) > MAX_HEADER_COUNT:
         raise errors.headers_too_large(f"The request has more than {MAX_HEADER_COUNT} header fields.")
-    if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
+    if len(b"".join(chain.from_iterable(headers))) + 4 * len(headers) > MAX_HEADER_BYTES:
         raise errors.headers_too_large(f"The request's headers are larger than {MAX_HEADER_BYTES} bytes.")
 
 
@@ -89,6 +92,6 @@ def check_framing(headers: Headers) -> None:
 
 def check_path(raw_path: bytes) -> None:
     """Raises 404 unless the path is plain: no `//`, no dot segments, nothing percent-encoded."""
-    if not _PATH.fullmatch(raw_path) or any(part in (b".", b"..") for part in raw_path.split(b"/")):
+    if not _PATH.fullmatch(raw_path):
         # A task's id is no exception, and no other 404 than any unknown task's.
         raise errors.task_not_found() if raw_path.startswith(b"/v1/tasks/") else errors.not_found()

@@ -95,18 +95,22 @@ class Dispatcher:
                 if result.error is None or (error.status == 429 and result.error.status != 429):
                     result.error = error
                 return result
-            outcome, reply = await self._attempt(
-                lease, self._paid_request(call, lease.key), result, call.model
+            key = lease.key
+            outcome, reply, seconds = await self._attempt(
+                lease, _paid_request(call, key), call.model, repeats=len(result.attempts)
             )
-            result.verdict, result.reply, result.error = outcome.verdict, reply, outcome.error
-            result.key = lease.key
-            if outcome.verdict.concerns_our_key:
-                refused.append(lease.key.id)
-                result.error = _refused(outcome)
-                if outcome.verdict is Verdict.KEY_EXHAUSTED:
-                    empty.add(lease.key.account)
-            elif outcome.verdict is Verdict.NOT_SENT:
+            verdict = outcome.verdict
+            result.attempts.append(
+                Attempt(key.id, key.label, verdict.value, outcome.status, round(seconds * 1000))
+            )
+            result.verdict, result.reply, result.error, result.key = verdict, reply, outcome.error, key
+            if verdict is Verdict.NOT_SENT:
                 lost += 1
+            elif verdict.concerns_our_key:
+                refused.append(key.id)
+                result.error = _refused(outcome)
+                if verdict is Verdict.KEY_EXHAUSTED:
+                    empty.add(key.account)
             else:
                 break
         return result
@@ -179,21 +183,13 @@ class Dispatcher:
     ) -> tuple[Outcome, Reply | None]:
         self._repeats.made()
         call = _read_call(lease.key.secret, path, request_id, timeout)
-        return await self._attempt(lease, call, Dispatched(Verdict.NOT_SENT, None))
-
-    def _paid_request(self, call: PaidCall, key: UpstreamKey) -> Call:
-        headers = toward_pixapi(
-            secret=key.secret,
-            request_id=call.request_id,
-            content_type=call.content_type,
-            accept=call.accept,
-            content_length=call.body.size,
-        )
-        return Call("POST", call.path, headers, call.timeout, call.body)
+        outcome, reply, _ = await self._attempt(lease, call)
+        return outcome, reply
 
     async def _attempt(
-        self, lease: Lease, call: Call, result: Dispatched, model: str = ""
-    ) -> tuple[Outcome, Reply | None]:
+        self, lease: Lease, call: Call, model: str = "", *, repeats: int = 0
+    ) -> tuple[Outcome, Reply | None, float]:
+        """One send with what became of it and the seconds it took; the lease is given back."""
         started = self._clock.monotonic()
         try:
             outcome, reply = await _sent(self._client, call, lease.key.secret)
@@ -202,13 +198,8 @@ class Dispatcher:
             self._pool.release(lease)
         seconds = self._clock.monotonic() - started
         if (trace := tracing.current()) is not None:
-            trace.sent(_told(call, lease.key, outcome, len(result.attempts), seconds))
-        result.attempts.append(
-            Attempt(
-                lease.key.id, lease.key.label, outcome.verdict.value, outcome.status, round(seconds * 1000)
-            )
-        )
-        return outcome, reply
+            trace.sent(_told(call, lease.key, outcome, repeats, seconds))
+        return outcome, reply, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +230,17 @@ async def list_models(client: UpstreamClient, secret: str, request_id: str, time
     finally:
         reply.body.close()
     return Listed(outcome, body)
+
+
+def _paid_request(call: PaidCall, key: UpstreamKey) -> Call:
+    headers = toward_pixapi(
+        secret=key.secret,
+        request_id=call.request_id,
+        content_type=call.content_type,
+        accept=call.accept,
+        content_length=call.body.size,
+    )
+    return Call("POST", call.path, headers, call.timeout, call.body)
 
 
 def _read_call(secret: str, path: str, request_id: str, timeout: float) -> Call:

@@ -37,13 +37,21 @@ class UpstreamKey:
 
 
 @dataclass(slots=True)
+class Load:
+    """How many calls of one use this process has under way with a key."""
+
+    in_flight: int = 0
+
+
+@dataclass(slots=True)
 class Lease:
     """One call's use of a key since a moment. Give it back with `Pool.report` or, when nothing came of it,
-    `Pool.release`. `trial`: it is the one call that tries an empty account."""
+    `Pool.release`. `load` counts it; `trial`: it is the one call that tries an empty account."""
 
     key: UpstreamKey
     use: Use
     since: float
+    load: Load
     trial: bool = False
     place: Taken | None = None
     open: bool = True

@@ -7,7 +7,8 @@ what they know arrives here too. Secrets are opened once and kept in memory only
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from random import Random
 from uuid import UUID
@@ -19,6 +20,7 @@ from gateway.pool import rests
 from gateway.pool.caps import Caps
 from gateway.pool.health import (
     FAILING,
+    HEALTHY,
     NO_FAILURES,
     Failures,
     Health,
@@ -28,7 +30,7 @@ from gateway.pool.health import (
     counted,
     is_relied_on,
 )
-from gateway.pool.key_ring import KeyRing, Lease, UpstreamKey
+from gateway.pool.key_ring import KeyRing, Lease, Load, UpstreamKey
 from gateway.pool.notes import Notes
 from gateway.pool.read_budget import ReadBudgets, ReadFor, Reserve
 from gateway.pool.refusals import all_full, all_rest, no_key
@@ -65,8 +67,9 @@ class Pool:
         self._clock = clock
         self._random = random or Random()  # noqa: S311 - balances load, guards nothing
         self._caps = caps
-        self._failures: dict[UUID, Failures] = {}
-        self._busy: dict[tuple[UUID, Use], int] = {}
+        self._failures: dict[UUID, Failures] = {}  # of keys that have some
+        self._paid: dict[UUID, Load] = defaultdict(Load)
+        self._reads: dict[UUID, Load] = defaultdict(Load)
         self._budgets = ReadBudgets(reads_per_second)
         self._notes = Notes(database, clock, announce)
         self._ring = KeyRing(database, vault, clock, self._notes.newer_than)
@@ -78,7 +81,7 @@ class Pool:
 
     def paid_in_flight(self) -> dict[UUID, int]:
         """How many paid calls this process has under way with each key."""
-        return {key: number for (key, use), number in self._busy.items() if use is Use.PAID}
+        return {key: load.in_flight for key, load in self._paid.items()}
 
     def accounts(self) -> set[str]:
         """The accounts that still have a key for new calls."""
@@ -90,14 +93,14 @@ class Pool:
         awake = (key for key in active if not self._rests(key, Use.PAID))
         return {key.account for key in awake if not self._candidate(key, Use.PAID).full}
 
-    async def take_paid(self, serves: Callable[[UpstreamKey], bool], without: Iterable[UUID] = ()) -> Lease:
+    async def take_paid(self, serves: Callable[[UpstreamKey], bool], without: Sequence[UUID] = ()) -> Lease:
         """A key for a new paid call, as `lease_paid` chooses it, within its cap and its one trial over all processes.
 
         Keys without a cap, of accounts that are not empty, are leased without asking anybody.
         """
-        tried, full = set(without), set[UUID]()
+        full: list[UUID] = []
         while True:
-            lease = self.lease_paid(serves, tried, full)
+            lease = self.lease_paid(serves, without, full)
             try:
                 if lease.trial and not await self._take_trial(lease):
                     continue  # by what is known now, the key rests
@@ -106,22 +109,21 @@ class Pool:
             except BaseException:
                 self.release(lease)
                 raise
-            full.add(lease.key.id)
+            full.append(lease.key.id)
             self.release(lease)
 
     def lease_paid(
         self,
         serves: Callable[[UpstreamKey], bool],
-        without: Iterable[UUID] = (),
-        full: Container[UUID] = (),
+        without: Sequence[UUID] = (),
+        full: Sequence[UUID] = (),
     ) -> Lease:
         """A key for a new paid call among those that `serves` accepts, by what this process knows.
 
         Raises GatewayError 429 when every usable key is cooling down after Pixapi's 429, else 503.
         """
-        tried = set(without)
-        active = [key for key in self._ring.keys.values() if key.state == "active" and serves(key)]
-        return self._lease([key for key in active if key.id not in tried], Use.PAID, full)
+        active = (key for key in self._ring.keys.values() if key.state == "active")
+        return self._lease([key for key in active if key.id not in without and serves(key)], Use.PAID, full)
 
     def lease_read(self, account: str, preferred: UUID | None = None, without: Container[UUID] = ()) -> Lease:
         """A key that can read this account's tasks and models: the preferred one, else a sibling, rather none of
@@ -176,18 +178,24 @@ class Pool:
 
     def report(self, lease: Lease, outcome: Outcome, model: str = "") -> None:
         """Gives the lease back and notes what the outcome of a call for this model says about the key."""
-        key, now = lease.key, self._clock.monotonic()
-        word = Word(lease.use, outcome.verdict, lease.since, now, outcome.retry_after, lease.trial)
+        key, trial = lease.key, lease.trial
         lease.trial = False
         self.release(lease)
         before = self._ring.health_of(key.id)
+        if outcome.verdict is Verdict.ANSWERED and before == HEALTHY and not self._failures:
+            return  # nothing that an answer could mend
+        now = self._clock.monotonic()
+        word = Word(lease.use, outcome.verdict, lease.since, now, outcome.retry_after, trial)
         failures = counted(
             self._failures.get(key.id, NO_FAILURES), before, word, outcome.trouble, model or key.label
         )
         failed = outcome.trouble is not None and word.use is Use.PAID
         if failed and failures.too_many and not self._is_last(key, now):
             word, failures = replace(word, broke=True), NO_FAILURES
-        self._failures[key.id] = failures
+        if failures == NO_FAILURES:
+            self._failures.pop(key.id, None)
+        else:
+            self._failures[key.id] = failures
         self._note(key, before, word)
 
     def release(self, lease: Lease) -> None:
@@ -195,7 +203,7 @@ class Pool:
         if not lease.open:
             return
         lease.open = False
-        self._busy[lease.key.id, lease.use] -= 1
+        lease.load.in_flight -= 1
         if lease.place is not None:
             lease.place.release()
         if lease.trial:
@@ -228,20 +236,22 @@ class Pool:
         able = (key for key in self._ring.keys.values() if key.state in ("active", "draining"))
         return [key for key in able if not self._rests(key, Use.READ)]
 
-    def _lease(self, keys: list[UpstreamKey], use: Use, full: Container[UUID] = ()) -> Lease:
+    def _lease(self, keys: list[UpstreamKey], use: Use, full: Sequence[UUID] = ()) -> Lease:
         if not keys:
             raise no_key()
-        now = self._clock.monotonic()
-        awake = [key for key in keys if not self._rests(key, use)] or self._last_ones(keys, use, now)
+        now, health_of = self._clock.monotonic(), self._ring.health_of
+        awake = [key for key in keys if not health_of(key.id).rests(use, now)]
+        awake = awake or self._last_ones(keys, use, now)
         if not awake:
-            raise all_rest([self._ring.health_of(key.id) for key in keys], use, now)
+            raise all_rest([health_of(key.id) for key in keys], use, now)
         candidates = [self._candidate(key, use) for key in awake if key.id not in full]
         chosen = choose(candidates, self._random)
         if chosen is None:
             raise all_full()
-        self._busy[chosen.id, use] = self._busy.get((chosen.id, use), 0) + 1
-        trial = use is Use.PAID and self._ring.health_of(chosen.id).half_open(now)
-        return Lease(self._ring.keys[chosen.id], use, now, trial)
+        load = self._load(chosen.id, use)
+        load.in_flight += 1
+        trial = use is Use.PAID and health_of(chosen.id).half_open(now)
+        return Lease(self._ring.keys[chosen.id], use, now, load, trial)
 
     def _last_ones(self, keys: list[UpstreamKey], use: Use, now: float) -> list[UpstreamKey]:
         """Keys that merely fail, when all others are off: the last key stays in use, however it fails."""
@@ -299,4 +309,7 @@ class Pool:
 
     def _candidate(self, key: UpstreamKey, use: Use) -> Candidate:
         cap = key.max_in_flight if use is Use.PAID else None
-        return Candidate(key.id, self._busy.get((key.id, use), 0), key.weight, cap)
+        return Candidate(key.id, self._load(key.id, use).in_flight, key.weight, cap)
+
+    def _load(self, key: UUID, use: Use) -> Load:
+        return (self._paid if use is Use.PAID else self._reads)[key]

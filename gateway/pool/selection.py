@@ -32,4 +32,6 @@ def choose(candidates: Sequence[Candidate], random: Random) -> Candidate | None:
         return None
     lightest = min((candidate.in_flight + 1) / candidate.weight for candidate in free)
     tied = [c for c in free if (c.in_flight + 1) / c.weight == lightest]
+    if len(tied) == 1:
+        return tied[0]
     return random.choices(tied, weights=[candidate.weight for candidate in tied])[0]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -14,8 +14,7 @@ Header = tuple[bytes, bytes]
 TAG_BYTES = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """An answer from an entry: its body and its headers, without a length."""
 
     body: bytes
@@ -33,12 +32,17 @@ def etag_of(body: bytes) -> bytes:
 
 def matches(exchange: Exchange, etag: bytes) -> bool:
     """Whether `if-none-match` names this tag, or any."""
-    tags = [tag.strip() for value in exchange.header_values(b"if-none-match") for tag in value.split(b",")]
+    values = exchange.header_values(b"if-none-match")
+    if not values:
+        return False
+    tags = [tag.strip() for value in values for tag in value.split(b",")]
     return any(tag == b"*" or tag.removeprefix(b"W/") == etag for tag in tags)
 
 
 def asks_anew(exchange: Exchange) -> bool:
     """Whether the client wants no kept answer: `cache-control: no-cache`, or `max-age=0`, which says the same."""
     values = exchange.header_values(b"cache-control")
+    if not values:
+        return False
     words = {word.strip().lower() for value in values for word in value.split(b",")}
     return b"no-cache" in words or b"max-age=0" in words

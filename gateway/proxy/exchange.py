@@ -13,6 +13,7 @@ from gateway.access.principal import Address, Principal
 from gateway.catalog.price_book import ModelPrice
 from gateway.credits.terms import Order, Repeatable
 from gateway.errors import GatewayError
+from gateway.limits.limits import Taken
 from gateway.proxy.generation import Generation, Operation
 from gateway.proxy.paid_calls import Seat
 from gateway.spool import SpooledBody
@@ -54,6 +55,7 @@ class Exchange:
     principal: Principal | None = None
     operation: Operation | None = None
     body: RequestBody | None = None
+    slot: Taken | None = None  # among the calls in flight of its key and team
     seat: Seat | None = None
     repeatable: Repeatable | None = None
     repeated: str | None = None  # the hold of the call that this request repeats
@@ -64,18 +66,32 @@ class Exchange:
     attempts: int = 0
     cache: str | None = None
     waited: bool = False  # on its client's wish, so how long it took says nothing
+    status: int = 0  # of the answer, once it has begun
     answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body_complete: bool = False  # whether the request's body has been read to its end
     failure: str | None = None  # the reason of the error that was answered
     refused: GatewayError | None = None  # that error itself, when it was the whole answer
     when_failure_sent: Callable[[], None] | None = None  # for a call that was executed, or may have been
 
+    named: dict[bytes, list[bytes]] = field(init=False)  # the headers' values by lower-case name
+
+    def __post_init__(self) -> None:
+        named: dict[bytes, list[bytes]] = {}
+        for name, value in self.headers:
+            if name in named:
+                named[name].append(value)
+            else:
+                named[name] = [value]
+        self.named = named
+
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, by its lower-case name."""
-        return next((value for key, value in self.headers if key == name), None)
+        values = self.named.get(name)
+        return values[0] if values else None
 
     def header_values(self, name: bytes) -> list[bytes]:
-        return [value for key, value in self.headers if key == name]
+        """All of them, in order; not to be changed."""
+        return self.named.get(name, [])
 
 
 def begin(scope: Scope, exchange: Exchange) -> None:

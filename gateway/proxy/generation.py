@@ -32,7 +32,10 @@ _RATIO = re.compile(r"[a-z_-]*\d+(?:\.\d+)?[:/_]\d+(?:\.\d+)?")
 
 
 class Operation(Enum):
-    """A paid call. The value is its stable name in the price book, the ledger and usage reports."""
+    """A paid call. The value is its stable name in the price book, the ledger and usage reports.
+
+    `path` is the same here and at Pixapi, `async_path` that of the same call as a task.
+    """
 
     IMAGES_GENERATIONS = "images.generations"
     IMAGES_EDITS = "images.edits"
@@ -40,29 +43,12 @@ class Operation(Enum):
     ASYNC_IMAGES_EDITS = "async.images.edits"
     ASYNC_VIDEOS_GENERATIONS = "async.videos.generations"
 
-    @property
-    def path(self) -> str:
-        """Its path, here and at Pixapi."""
-        return "/v1/" + self.value.replace(".", "/")
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether Pixapi answers with a task."""
-        return self.value.startswith("async.")
-
-    @property
-    def async_path(self) -> str:
-        """The path of the same call as a task."""
-        return self.path if self.asynchronous else "/v1/async/" + self.value.replace(".", "/")
-
-    @property
-    def takes_files(self) -> bool:
-        """Whether a request may be a form with files instead of JSON."""
-        return self.value.endswith("images.edits")
-
-    @property
-    def media(self) -> Literal["image", "video"]:
-        return "video" if "videos" in self.value else "image"
+    def __init__(self, name: str) -> None:
+        self.asynchronous = name.startswith("async.")  # whether Pixapi answers with a task
+        self.path = "/v1/" + name.replace(".", "/")
+        self.async_path = self.path if self.asynchronous else "/v1/async/" + name.replace(".", "/")
+        self.takes_files = name.endswith("images.edits")  # whether a request may be a form instead of JSON
+        self.media: Literal["image", "video"] = "video" if "videos" in name else "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +78,8 @@ def from_json(fields: Mapping[str, Any], operation: Operation) -> Generation:
     count = fields.get("n")
     if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
         raise _bad_count()
-    return _generation(fields, operation, count, sum(_listed(fields.get(name)) for name in _IMAGE_FIELDS))
+    images = sum([_listed(fields[name]) for name in _IMAGE_FIELDS if name in fields])
+    return _generation(fields, operation, count, images)
 
 
 def from_form(form: Form, operation: Operation) -> Generation:
@@ -145,14 +132,14 @@ def _generation(
         raise _no_model(operation)
     if count is not None and not 1 <= count <= MAX_IMAGES:
         raise _bad_count()
-    sizes = [size for size in (_text(fields, name) for name in _SIZE_FIELDS) if size is not None]
-    seconds = [found for found in (_seconds(fields, name) for name in _SECONDS_FIELDS) if found is not None]
+    sizes = [_text(fields, name) for name in _SIZE_FIELDS if name in fields]
+    seconds = [_seconds(fields, name) for name in _SECONDS_FIELDS if name in fields]
     return Generation(
         model=model,
         images=1 if count is None else count,
-        sizes=tuple(dict.fromkeys(sizes)),
-        quality=_text(fields, "quality"),
-        seconds=max(seconds, default=None),
+        sizes=tuple(dict.fromkeys([size for size in sizes if size is not None])) if sizes else (),
+        quality=_text(fields, "quality") if "quality" in fields else None,
+        seconds=max([one for one in seconds if one is not None], default=None) if seconds else None,
         input_images=input_images,
     )
 

@@ -21,6 +21,17 @@ async def left(receive: Receive) -> None:
         pass
 
 
+def has_left(receive: Receive) -> bool:
+    """Whether the client has gone by now, as far as the server knows; likewise."""
+    asked = left(receive)
+    try:
+        asked.send(None)  # goes on until there is something to wait for
+    except StopIteration:
+        return True
+    asked.close()
+    return False
+
+
 async def unless_left(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result | None:
     """The work's result; None when the client left before, and the work was cancelled."""
     working = asyncio.create_task(work)

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.hazmat.primitives.poly1305 import Poly1305
 from multipart import MultipartError, ParserError, PushMultipartParser
 
 from gateway import errors
@@ -59,14 +60,15 @@ class Form:
 
 
 class FormReader:
-    """Fed the body as it arrives; holds nothing but the text fields.
+    """Fed the body as it arrives; holds nothing but the text fields. `secret` is for its `digest`.
 
     `feed` and `finish` raise `errors.too_large` beyond a limit and `errors.bad_request` for anything that is
     not one complete form; the reader is of no further use then.
     """
 
-    def __init__(self, boundary: bytes, limits: FormLimits) -> None:
+    def __init__(self, boundary: bytes, limits: FormLimits, secret: bytes) -> None:
         self._limits = limits
+        self._key = hashlib.sha256(secret).digest()
         self._opening = b"--" + boundary
         self._closing = b"--" + boundary + b"--"
         self._parser = _Parser(boundary, strict=True)
@@ -80,26 +82,34 @@ class FormReader:
         self._fields: dict[str, str] = {}
         self._files: list[FormFile] = []
         self._hash = hashlib.sha256()
-        self._part_hash = hashlib.sha256()
+        self._part_hash = Poly1305(self._key)
 
     @property
-    def sha256(self) -> bytes:
-        """A digest of the finished form's parts, the same whatever its boundary: SDKs draw a new one for each try."""
+    def digest(self) -> bytes:
+        """32 bytes for the finished form's parts, the same whatever its boundary: SDKs draw a new one for each try.
+
+        Only who knows the secret could make two forms with one digest: parts go into it by Poly1305, since without
+        instructions for it SHA-256 would cost more than everything else that is done with a large form.
+        """
         return self._hash.digest()
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | bytearray) -> None:
         """The next bytes of the body."""
         self._size += len(chunk)
         if self._size > self._limits.max_bytes:
             raise errors.too_large(f"The form is larger than {self._limits.max_bytes:,} bytes.")
+        # The end is fed alone, so that the parser refuses whatever follows an earlier end.
+        keep = len(self._closing) + 4
+        if self._started and len(chunk) >= keep:
+            self._parse(b"".join((self._held, memoryview(chunk)[:-keep])))  # copies what is large once
+            self._held = bytes(chunk[-keep:])
+            return
         data = self._held + chunk
         if not self._started:
             if len(data) < len(self._opening) + 2:
                 self._held = data
                 return
             self._check_start(data)
-        # The end is fed alone, so that the parser refuses whatever follows an earlier end.
-        keep = len(self._closing) + 4
         self._parse(data[:-keep])
         self._held = data[-keep:]
 
@@ -138,7 +148,7 @@ class FormReader:
 
     def _begin(self, part: _Part) -> None:
         self._part = part
-        self._part_hash = hashlib.sha256()
+        self._part_hash = Poly1305(self._key)
         if part.is_file:
             if part.name in PRICED_FIELDS:
                 raise errors.bad_request(
@@ -171,7 +181,7 @@ class FormReader:
 
     def _end(self, part: _Part) -> None:
         head = repr((part.name, part.filename, part.content_type)).encode("utf-8", "surrogatepass")
-        self._hash.update(hashlib.sha256(head).digest() + self._part_hash.digest())
+        self._hash.update(hashlib.sha256(head).digest() + self._part_hash.finalize())
         if part.is_file:
             self._files.append(FormFile(part.name, part.filename, part.content_type, part.bytes_received))
             return

@@ -31,11 +31,6 @@ class PaidCalls:
     def under_way(self) -> int:
         return self._seats
 
-    @property
-    def is_shut(self) -> bool:
-        """Whether the process is ending and takes no new paid calls."""
-        return self._shut
-
     def shut(self) -> None:
         """No new paid calls from here on."""
         self._shut = True
@@ -52,11 +47,15 @@ class PaidCalls:
                 "Nothing was sent; try again in a moment."
             )
 
-    def take_seat(self) -> Seat:
-        """A seat for one call, or the same error. Give it back, or start the call in it."""
+    def take_seat(self, free: Callable[[], asyncio.Future[Any] | None] | None = None) -> Seat:
+        """A seat for one call, or the same error. Give it back, or start the call in it.
+
+        `free` gives back what the call has taken elsewhere, when it has ended; whoever waits for the call waits until
+        the future that it answers is done too.
+        """
         self.check_room()
         self._seats += 1
-        return Seat(self)
+        return Seat(self, free)
 
     async def ended(self) -> None:
         """Waits until no paid call is under way, neither sent nor about to be."""
@@ -77,50 +76,56 @@ class PaidCalls:
 
     def own(self, task: asyncio.Task[Any]) -> None:
         self._running.add(task)
-        task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def disown(self, task: asyncio.Task[Any]) -> None:
+        """The call has ended."""
         self._running.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a paid call failed", exc_info=task.exception())
+        self._seats -= 1
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("a paid call failed", exc_info=failure)
 
 
 class Seat:
-    """Room for one paid call. Closed once, by its call when one was started, else by its request."""
+    """Room for one paid call. Given back once, by its call when one was started, else by its request."""
 
-    def __init__(self, calls: PaidCalls) -> None:
+    __slots__ = ("_calls", "_free", "_open", "_over", "started")
+
+    def __init__(self, calls: PaidCalls, free: Callable[[], asyncio.Future[Any] | None] | None) -> None:
         self._calls = calls
+        self._free = free
         self._open = True
-        self._given_back = False
-        self._callbacks: list[Callable[[], None]] = []
+        self._over: asyncio.Future[None] | None = None
+        self.started = False
 
     def start(self, call: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Runs the call as a task of its own; the seat is given back when it ends."""
+        self._open, self.started = False, True
+        self._over = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(call)
         self._calls.own(task)
-        self._open = False
-        task.add_done_callback(lambda _: self._give_back())
+        task.add_done_callback(self._ended)
         return task
+
+    async def over(self) -> None:
+        """Returns when the call has ended and everything it had taken is free. Who waits may be cancelled: the call
+        runs on."""
+        if self._over is not None:
+            await self._over
 
     def close(self) -> None:
         """Gives the seat back unless a call was started in it."""
         if self._open:
             self._open = False
-            self._give_back()
+            self._calls.give_back()
 
-    def when_given_back(self, callback: Callable[[], None]) -> None:
-        """Calls back when the seat is given back: when its call has ended, not when its client has left.
-
-        At once when that has happened already.
-        """
-        if self._given_back:
-            callback()
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._calls.disown(task)
+        freeing = None if self._free is None else self._free()
+        if freeing is None:
+            self._tell()
         else:
-            self._callbacks.append(callback)
+            freeing.add_done_callback(self._tell)
 
-    def _give_back(self) -> None:
-        self._given_back = True
-        self._calls.give_back()
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+    def _tell(self, _freed: object = None) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+from starlette.types import Receive, Send
 
-from starlette.types import Send
-
+from gateway.proxy.leaving import has_left
 from gateway.spool import SpooledBody
 from gateway.upstream.headers import Header
 
 
-async def relay(
-    send: Send, status: int, headers: list[Header], body: SpooledBody, leaving: asyncio.Task[None]
-) -> bool:
+async def relay(receive: Receive, send: Send, status: int, headers: list[Header], body: SpooledBody) -> bool:
     """Answers with `body`; its length is in `headers`. A client that leaves midway ends nothing but its own answer.
 
-    `leaving` is done when the client has gone; answers whether it was there to the last byte.
+    Whether the client was there to the last byte.
     """
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if body.in_memory:
@@ -24,7 +21,7 @@ async def relay(
         last = b""
         async for chunk in body.chunks():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    there = not leaving.done()  # with the last byte the exchange is over, which looks like leaving
+    there = not has_left(receive)  # with the last byte the exchange is over, which looks like leaving
     await send({"type": "http.response.body", "body": last})
     return there
 

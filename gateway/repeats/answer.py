@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.errors import GatewayError
+from gateway.spool import SpooledBody
 
 
 class Body(Protocol):
@@ -42,6 +43,13 @@ class Answer:
     error: GatewayError | None = None
     executed: bool = True
     unknown: bool = False  # sent, and what became of it is not known
+
+
+async def whole(body: Body) -> bytes:
+    """All of a body that is small enough for that."""
+    if isinstance(body, SpooledBody) and body.in_memory:
+        return body.read_small()
+    return b"".join([chunk async for chunk in body.chunks()])
 
 
 def failed(error: GatewayError, *, executed: bool, unknown: bool = False) -> Answer:

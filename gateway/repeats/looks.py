@@ -63,6 +63,11 @@ class Looks:
                 if not self._waits:
                     self._told.set()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waits
+
     def heard(self, hold_id: UUID) -> None:
         """Something has happened to the call: it is looked for at once, if anyone waits for it."""
         if hold_id in self._waits:

@@ -15,13 +15,18 @@ from gateway.repeats.answer import Answer
 MOST_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Recent:
-    """One call. `close` frees its answer's body, when nobody reads it any more."""
+    """One call, repeated `by_key` or by an SDK's retries. `close` frees its answer's body, when nobody reads it any
+    more; `ended_at` is by the loop's time."""
 
+    hold_id: UUID
+    by_key: bool
     answer: asyncio.Future[Answer]
     close: Callable[[], None] | None = None
+    ended_at: float = 0.0
     readers: int = 0
+    keeping: asyncio.Task[None] | None = None  # it reads the answer's body
     written: bool = False  # its client got the answer; until then it must not go
     kept: bool = False  # the answer is put where it lasts
     dropped: bool = False
@@ -34,43 +39,40 @@ class RecentCalls:
     calls: dict[UUID, Recent] = field(default_factory=dict)
     bytes: int = 0
 
-    def begin(self, hold_id: UUID) -> None:
-        self.calls[hold_id] = Recent(asyncio.get_running_loop().create_future())
+    def begin(self, hold_id: UUID, *, by_key: bool) -> Recent:
+        call = Recent(hold_id, by_key, asyncio.get_running_loop().create_future())
+        self.calls[hold_id] = call
+        return call
 
-    def end(self, hold_id: UUID, answer: Answer, close: Callable[[], None]) -> None:
+    def end(self, call: Recent, answer: Answer, close: Callable[[], None]) -> None:
         """The call has answered; everyone who waits for it here goes on."""
-        call = self.calls.get(hold_id)
-        if call is None or call.answer.done():
+        if call.dropped or call.answer.done():
             close()
             return
         call.close = close
+        call.ended_at = asyncio.get_running_loop().time()
         call.answer.set_result(answer)
         self.bytes += _size(answer)
         if self.bytes > MOST_BYTES:  # of a busy process ten thousand calls are here
             self._make_room()
 
     def _make_room(self) -> None:
-        for written in [other for other, one in self.calls.items() if one.written]:
+        for written in [call for call in self.calls.values() if call.written]:
             if self.bytes <= MOST_BYTES:
                 break
             self.drop(written)
 
-    def written(self, hold_id: UUID) -> None:
-        """The call's own client is done with the answer: it may go when there is no room."""
-        if (call := self.calls.get(hold_id)) is not None:
-            call.written = True
-
-    def drop(self, hold_id: UUID) -> None:
+    def drop(self, call: Recent) -> None:
         """Forgets the call; a body that is being read is freed after that."""
-        call = self.calls.pop(hold_id, None)
-        if call is None:
+        if call.dropped:
             return
+        call.dropped = True
+        del self.calls[call.hold_id]
         if call.answer.done():
             self.bytes -= _size(call.answer.result())
         else:
             call.answer.set_exception(_interrupted())
             call.answer.exception()  # nobody may be waiting
-        call.dropped = True
         _free(call)
 
     @asynccontextmanager

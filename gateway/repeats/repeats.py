@@ -9,36 +9,27 @@ error: the call is never made a second time.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from gateway import errors
 from gateway.cache.events import Event, Events
 from gateway.clock import Clock
 from gateway.credits.terms import Repeatable
-from gateway.errors import GatewayError
 from gateway.repeats.answer import Answer
+from gateway.repeats.deliveries import GRACE_SECONDS, TOPIC, Deliveries
 from gateway.repeats.looks import Looks
-from gateway.repeats.recent import RecentCalls
+from gateway.repeats.recent import Recent, RecentCalls
 from gateway.repeats.records import Record, Records
 from gateway.repeats.shelf import Shelf
+from gateway.repeats.work import Work
 
-log = logging.getLogger("gateway.repeats")
-
-TOPIC = "call"
-GRACE_SECONDS = (
-    10.0  # after its answer was written out a call can still be joined: the client may have just left
-)
-TAKEN_SECONDS = 5.0  # who joined in the last moment of that still finds its record, and its file
 KEPT_AT_ONCE = 4  # each has its answer in memory meanwhile
 STORE_SECONDS = 5.0  # a client waits so long for its answer to be kept
-RETRY_SECONDS = 0.5
-NOTE_SECONDS = 0.05
 SLOW_SECONDS = 5.0  # well before another process takes an answer that is nowhere for lost
 
 Join = Literal["sdk", "any", "off"]
@@ -71,10 +62,10 @@ class Repeats:
         self._clock = clock
         self._rules = rules
         self._recent = RecentCalls()
-        self._delivered: list[UUID] = []  # not yet noted
-        self._work: set[asyncio.Task[Any]] = set()
+        self._work = Work()
+        self._deliveries = Deliveries(records, shelf, events, self._recent, self._work)
+        self._slow_are_due = False
         self._looks = Looks(records)
-        self._keeping: dict[UUID, asyncio.Task[None]] = {}
         self._room_to_keep = asyncio.Semaphore(KEPT_AT_ONCE)
         events.listen(TOPIC, self._heard)
 
@@ -102,43 +93,43 @@ class Repeats:
 
     # The first call ------------------------------------------------------------------------------------------
 
-    def began(self, hold_id: UUID) -> None:
-        """A call that can be repeated is being sent."""
-        self._recent.begin(hold_id)
+    def began(self, hold_id: UUID, repeatable: Repeatable) -> Recent:
+        """A call that can be repeated is being sent. It is told of by what this answers."""
+        return self._recent.begin(hold_id, by_key=repeatable.idempotency_key is not None)
 
-    async def keep(self, hold_id: UUID, repeatable: Repeatable, answer: Answer) -> None:
+    async def keep(self, call: Recent, answer: Answer) -> None:
         """Puts the answer of a call with a key where it lasts, before its client gets a byte; waits 5 s at most."""
-        if answer.executed and repeatable.idempotency_key is not None:
-            keeping = self._begin_to_keep(hold_id, answer, self._rules.retention)
+        if answer.executed and call.by_key:
+            keeping = self._begin_to_keep(call, answer, self._rules.retention)
             await asyncio.wait({keeping}, timeout=STORE_SECONDS)
 
-    def ended(self, hold_id: UUID, answer: Answer, close: Callable[[], None]) -> None:
+    def ended(self, call: Recent, answer: Answer, close: Callable[[], None]) -> None:
         """The call has answered. `close` frees the answer's body when nobody can ask for it any more."""
-        self._recent.end(hold_id, answer, close)
+        self._recent.end(call, answer, close)
         if not answer.executed:  # of the others other processes hear when the answer lies where they find it
-            self._events.publish(TOPIC, hold_id.hex)
-        asyncio.get_running_loop().call_later(SLOW_SECONDS, self._keep_slow, hold_id)
+            self._events.publish(TOPIC, call.hold_id.hex)
+        elif not self._slow_are_due:
+            self._look_for_slow(SLOW_SECONDS)
 
-    def written(self, hold_id: UUID, repeatable: Repeatable, answer: Answer, *, delivered: bool) -> None:
+    def written(self, call: Recent, delivered: bool) -> None:
         """Its client got the answer in full, or had left before."""
-        if hold_id not in self._recent.calls:  # the process is ending
+        if call.dropped:  # the process is ending
             return
-        keeping = self._keeping.get(hold_id)
-        if keeping is not None:  # it still reads the answer's body
-            keeping.add_done_callback(lambda _: self._recent.drop(hold_id))
-        elif not answer.executed or repeatable.idempotency_key is not None:
-            self._recent.drop(hold_id)
-        elif delivered:
-            self._recent.calls[hold_id].kept = True
-            self._own(self._share(hold_id, answer))
-            asyncio.get_running_loop().call_later(GRACE_SECONDS, self._recent.drop, hold_id)
+        answer = call.answer.result()
+        if call.keeping is not None:  # it still reads the answer's body
+            call.keeping.add_done_callback(lambda _: self._recent.drop(call))
+        elif not answer.executed or call.by_key:
+            self._recent.drop(call)
         else:
-            self._recent.calls[hold_id].kept = True
-            self._own(self._keep_and_drop(hold_id, answer))
+            call.kept = True
+            if delivered:
+                self._deliveries.add(call)
+            else:
+                self._work.start(self._keep_and_drop(call, answer))
 
-    def gave_up(self, hold_id: UUID) -> None:
+    def gave_up(self, call: Recent) -> None:
         """The call ends without an answer, because the process does."""
-        self._recent.drop(hold_id)
+        self._recent.drop(call)
 
     # The repeat ----------------------------------------------------------------------------------------------
 
@@ -181,7 +172,7 @@ class Repeats:
     def replayed(self, record: Record, repeatable: Repeatable) -> None:
         """A repeat got the answer in full."""
         if repeatable.idempotency_key is None:
-            self._note_delivered(record.hold_id)
+            self._deliveries.note(record.hold_id)
 
     # Beside --------------------------------------------------------------------------------------------------
 
@@ -192,16 +183,10 @@ class Repeats:
     async def close(self, seconds: float = 2.0) -> None:
         """Lets what is being written down end; who still waits is told that it is not known."""
         await self._looks.close()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        self._write_delivered()
-        while self._work and (left := until - loop.time()) > 0:
-            await asyncio.wait(self._work, timeout=left)
-            self._write_delivered()  # what was being shared is delivered now
-        for task in self._work:
-            task.cancel()
-        for hold_id in list(self._recent.calls):
-            self._recent.drop(hold_id)
+        self._deliveries.write()
+        await self._work.close(seconds, self._deliveries.write)  # what is filed meanwhile is delivered then
+        for call in list(self._recent.calls.values()):
+            self._recent.drop(call)
 
     async def _waited_for(self, record: Record) -> Answer:
         until = self._clock.monotonic() + self._rules.longest_call
@@ -221,89 +206,50 @@ class Repeats:
             "The call that this one repeats has not ended. Nothing was sent again.", timed_out=True
         )
 
-    def _begin_to_keep(self, hold_id: UUID, answer: Answer, seconds: float) -> asyncio.Task[None]:
+    def _begin_to_keep(self, call: Recent, answer: Answer, seconds: float) -> asyncio.Task[None]:
         """Until it is done the answer's body must not go."""
-        keeping = self._own(self._keep(hold_id, answer, seconds))
-        self._keeping[hold_id] = keeping
-        keeping.add_done_callback(lambda _: self._keeping.pop(hold_id, None))
-        self._recent.calls[hold_id].kept = True
+
+        def done(_: asyncio.Task[None]) -> None:
+            call.keeping = None
+
+        call.kept = True
+        call.keeping = keeping = self._work.start(self._keep(call.hold_id, answer, seconds))
+        keeping.add_done_callback(done)
         return keeping
 
-    def _keep_slow(self, hold_id: UUID) -> None:
-        """Its client is slow to take the answer: who repeats the call at another process must find it meanwhile."""
-        call = self._recent.calls.get(hold_id)
-        if call is None or call.written or call.kept or not call.answer.done():
-            return
-        if (answer := call.answer.result()).executed:
-            self._begin_to_keep(hold_id, answer, self._rules.window)
+    def _look_for_slow(self, seconds: float) -> None:
+        self._slow_are_due = True
+        asyncio.get_running_loop().call_later(seconds, self._keep_slow, context=Context())
+
+    def _keep_slow(self) -> None:
+        """Where a client is slow to take its answer, who repeats the call at another process must find it meanwhile."""
+        self._slow_are_due = False
+        before = asyncio.get_running_loop().time() - SLOW_SECONDS
+        waiting = [call for call in self._recent.calls.values() if call.ended_at and not call.kept]
+        for call in waiting:
+            answer = call.answer.result()
+            if call.ended_at <= before and answer.executed:
+                self._begin_to_keep(call, answer, self._rules.window)
+        if younger := [call.ended_at for call in waiting if call.ended_at > before]:
+            self._look_for_slow(min(younger) - before)
 
     async def _keep(self, hold_id: UUID, answer: Answer, seconds: float) -> None:
         async def kept() -> None:
             async with self._room_to_keep:
                 await self._shelf.keep(hold_id, answer, seconds)
 
-        await self._until_written(kept)
+        await self._work.until_written(kept)
         self._events.publish(TOPIC, hold_id.hex)
 
-    async def _keep_and_drop(self, hold_id: UUID, answer: Answer) -> None:
+    async def _keep_and_drop(self, call: Recent, answer: Answer) -> None:
         try:
-            await self._keep(hold_id, answer, self._rules.window)
+            await self._keep(call.hold_id, answer, self._rules.window)
         finally:
-            self._recent.drop(hold_id)
-
-    async def _share(self, hold_id: UUID, answer: Answer) -> None:
-        """Before the record says that it was delivered: who joins elsewhere looks for it then. And before the answer
-        may go from here, since its body is read for this; a large one goes then, and frees its share of the spool."""
-        filed = False
-        async with self._recent.answer(hold_id) as recent:
-            if recent is not None:
-                with suppress(GatewayError):
-                    filed = await self._shelf.share(hold_id, answer, GRACE_SECONDS + TAKEN_SECONDS)
-        self._recent.written(hold_id)
-        if filed:
-            self._recent.drop(hold_id)
-        self._note_delivered(hold_id)
-        self._events.publish(TOPIC, hold_id.hex)
-
-    def _note_delivered(self, hold_id: UUID) -> None:
-        """Nobody waits for it, and a call that is joined a moment too long costs nothing: many are noted at once."""
-        self._delivered.append(hold_id)
-        if len(self._delivered) == 1:
-            asyncio.get_running_loop().call_later(NOTE_SECONDS, self._write_delivered, context=Context())
-
-    def _write_delivered(self) -> None:
-        hold_ids, self._delivered = self._delivered, []
-
-        async def noted() -> None:
-            await self._records.delivered(hold_ids, GRACE_SECONDS + TAKEN_SECONDS)
-
-        if hold_ids:
-            self._own(self._until_written(noted))
-
-    async def _until_written(self, verb: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while True:
-            try:
-                await verb()
-            except GatewayError as error:
-                log.warning("a call's answer is not kept yet", extra={"reason": error.reason})
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
-
-    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._finish)
-        return task
-
-    def _finish(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a call's answer could not be kept", exc_info=task.exception())
+            self._recent.drop(call)
 
     def _heard(self, event: Event) -> None:
-        try:
-            hold_id = UUID(hex=event.ident)
-        except ValueError:
+        if self._looks.idle:
             return
-        self._looks.heard(hold_id)
+        for ident in event.ident.split():
+            with suppress(ValueError):
+                self._looks.heard(UUID(hex=ident))

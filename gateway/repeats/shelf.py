@@ -6,6 +6,8 @@ What Redis loses, or a machine's disk, is an answer that is not there any more; 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +17,7 @@ from gateway import errors
 from gateway.cache import entry
 from gateway.cache.client import CacheClient, CacheGone
 from gateway.errors import GatewayError
-from gateway.repeats.answer import Answer, Body, Bytes, failed
+from gateway.repeats.answer import Answer, Body, Bytes, failed, whole
 from gateway.repeats.files import AnswerFiles
 from gateway.repeats.records import Kept, Record, Records
 
@@ -90,32 +92,36 @@ class Shelf:
             error = answer.error
             headers = {"error": error.type, "reason": error.reason, "message": error.message}
         elif answer.body is not None and answer.body.size <= INLINE_BYTES:
-            data = b"".join([chunk async for chunk in answer.body.chunks()])
+            data = await whole(answer.body)
         elif answer.body is not None:
             path = await self._files.write(hold_id, answer.body, brief=brief)
         kept = Kept(state=state, status=answer.status, headers=headers, body=data, path=path, lives=lives)
         await self._records.keep(hold_id, kept)
         return answer.body is None or data is not None or path is not None
 
-    async def share(self, hold_id: UUID, answer: Answer, seconds: float) -> bool:
-        """For a repeat at another process soon after the answer was written out; whether it lies where this process
-        finds it too."""
-        body = answer.body
-        if body is None:
-            return False
-        if body.size > REDIS_BYTES:
-            try:
-                return await self.keep(hold_id, answer, seconds, brief=True)
-            except GatewayError:
-                await self._files.remove([hold_id.hex])  # no record says when it may go
-                raise
-        data = b"".join([chunk async for chunk in body.chunks()])
-        value = msgspec.msgpack.encode(_Shared(hold_id, answer.status, answer.content_type, data))
+    async def file(self, hold_id: UUID, answer: Answer, seconds: float) -> bool:
+        """A large answer, for a repeat soon after it was written out; whether all of it is there."""
         try:
-            await self._cache.run("SET", _name(hold_id), value, "PX", round(seconds * 1000))
-        except CacheGone:
-            await self.keep(hold_id, answer, seconds, brief=True)
-        return False
+            return await self.keep(hold_id, answer, seconds, brief=True)
+        except GatewayError:
+            await self._files.remove([hold_id.hex])  # no record says when it may go
+            raise
+
+    async def share(self, answers: Sequence[tuple[UUID, Answer]], seconds: float) -> None:
+        """Small ones, for repeats at other processes soon after they were written out."""
+        lives = round(seconds * 1000)
+        for some in _pieces(answers):
+            try:
+                await self._cache.run_all(
+                    [
+                        ("SET", _name(hold_id), await _packed(hold_id, one), "PX", lives)
+                        for hold_id, one in some
+                    ]
+                )
+            except (CacheGone, GatewayError):
+                for hold_id, one in some:
+                    with suppress(GatewayError):
+                        await self.keep(hold_id, one, seconds, brief=True)
 
     async def _from_redis(self, hold_id: UUID) -> Answer | None:
         there = await self._cache.run("GET", _name(hold_id))
@@ -128,6 +134,31 @@ class Shelf:
         """Removes these files, and what has lain too long."""
         await self._files.remove(names)
         await self._files.clear()
+
+
+def is_large(answer: Answer) -> bool:
+    """Whether it is for `Shelf.file`, not for `Shelf.share`."""
+    return answer.body is not None and answer.body.size > REDIS_BYTES
+
+
+def _pieces(answers: Sequence[tuple[UUID, Answer]]) -> Iterator[list[tuple[UUID, Answer]]]:
+    """Those with a body, so many at a time that Redis has them soon."""
+    piece: list[tuple[UUID, Answer]] = []
+    size = 0
+    for hold_id, answer in answers:
+        if answer.body is not None:
+            piece.append((hold_id, answer))
+            size += answer.body.size
+        if size >= REDIS_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+async def _packed(hold_id: UUID, answer: Answer) -> bytes:
+    data = b"" if answer.body is None else await whole(answer.body)
+    return msgspec.msgpack.encode(_Shared(hold_id, answer.status, answer.content_type, data))
 
 
 def _submitted(task_id: str, model: str) -> Answer:

@@ -8,7 +8,6 @@ forget for a while, then close (RFC 9112, section 9.6).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 SILENCE_SECONDS = 2.0
 TOTAL_SECONDS = 30.0
@@ -39,27 +38,3 @@ class Lingering:
             self._timer = self._loop.call_later(SILENCE_SECONDS, self._look)
         else:
             self._transport.close()
-
-
-class UnreadBodyTransport(asyncio.Transport):
-    """What the answer to a request with a body writes to: `close` is left to the protocol.
-
-    Only the protocol knows whether the whole body has been read by then.
-    """
-
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        super().__init__()
-        self._transport = transport
-        self._close = close
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write to the connection."""
-        self._transport.write(data)
-
-    def is_closing(self) -> bool:
-        """Whether the connection is closing."""
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        """End the connection, reading first what the client still sends."""
-        self._close()

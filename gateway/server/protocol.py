@@ -1,40 +1,42 @@
-"""The connection: uvicorn's protocol with heads held until they are whole, limits, time-outs and our refusals.
+"""The connection: heads held until they are whole, bodies by their framing, limits, time-outs and our refusals.
 
-uvicorn's `HttpToolsProtocol` keeps everything behind the head: ASGI, flow control, keep-alive. In front of its
-parser stands this: a head is collected, judged by `head.read_head` and given to the parser in one piece; the
-body's end is known, so every head of a connection is held. One request runs at a time: what is pipelined behind
-it waits unread, so a refusal never overtakes an answer.
+What is read here is read once: `head.read_head` judges a head, `bodies` finds the end of a body, `cycle` is the request
+as the application sees it. One request runs at a time: what is pipelined behind it waits unread, so a refusal never
+overtakes an answer. uvicorn's server knows its connections, ends them and waits for their tasks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
-import httptools
+from starlette.types import Scope
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from gateway.errors import GatewayError, broken_framing, render, request_timeout
-from gateway.ids import uuid7
+from gateway.errors import GatewayError, request_timeout
 from gateway.server.arrival import Arrival
-from gateway.server.chunks import ChunkedBody
-from gateway.server.head import MAX_HEAD, Head, check_unfinished, read_head
-from gateway.server.lingering import Lingering, UnreadBodyTransport
+from gateway.server.bodies import ChunkedBody, SizedBody
+from gateway.server.cycle import Cycle
+from gateway.server.deadline import Deadline
+from gateway.server.head import MAX_HEAD, Framing, Head, check_unfinished, read_head
+from gateway.server.lingering import Lingering
+from gateway.server.refusing import answer_to
 from gateway.server.stalled import Stalled
 
 # Where the application finds `Arrival.watch` among its scope's extensions: how it learns that its answer has arrived.
 ARRIVAL = "gateway.arrival"
 
 ENDING_SECONDS = 5.0  # for a client to take some of its answer while the process ends
-access_log = logging.getLogger("gateway.access")
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
-class GatewayProtocol(HttpToolsProtocol):
+class GatewayProtocol(asyncio.Protocol):
     """One client connection. Time-outs are in seconds; `protocol_class` makes a class with others."""
 
     header_timeout: ClassVar[float] = 10.0
@@ -47,23 +49,38 @@ class GatewayProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        if not config.loaded:
+            config.load()
+        self.loop = _loop or asyncio.get_event_loop()
+        self.server_state = server_state
+        self.transport: asyncio.Transport
+        self.flow: FlowControl
+        self._app = config.loaded_app
+        self._app_state = app_state
+        self._keep_alive = config.timeout_keep_alive
+        self._context = copy_context()
+        self._server: tuple[str, int | None] | None = None
+        self._client: tuple[str, int] | None = None
+        self._arrival = Arrival(self.loop, self._context)
+        self._extensions = {ARRIVAL: self._arrival.watch}
+        self._stalled = Stalled(self.loop, self.stalled_timeout)
+        self._deadline = Deadline(self.loop, self._context, self._expired)
+        self._lingering: Lingering | None = None
+        self._idle = False  # answered everything; what comes next is a new request
+        self._cycle: Cycle | None = None
         self._take: Callable[[bytes], bytes] = self._take_head
         self._held = b""  # the beginning of a head, or what came behind a request that still runs
-        self._head = Head(b"", 0, False)
-        self._body_left = 0
-        self._chunks = ChunkedBody()
-        self._message_ended = True
+        self._framing = Framing()
+        self._body: SizedBody | ChunkedBody = SizedBody(0)
         self._reusable = False  # whether the client lets the connection live after this request
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._lingering: Lingering | None = None
-        self._context = copy_context()
-        self._arrival = Arrival(self.loop, self._context)
-        self._stalled = Stalled(self.loop, self.stalled_timeout)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first head."""
-        super().connection_made(transport)
+        self.server_state.connections.add(self)  # type: ignore[arg-type] # asked for no more than `shutdown`
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self._server = get_local_addr(transport)
+        self._client = get_remote_addr(transport)
         self._arrival.begin(transport)
         self._expect_head()
 
@@ -71,13 +88,17 @@ class GatewayProtocol(HttpToolsProtocol):
         """Forget the connection; a running request learns of it from its `receive`."""
         self._arrival.end(exc)  # first: the socket is still open
         self._stalled.end()
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
-        self._head_arrived()
+        self._deadline.stop()
+        self.server_state.connections.discard(self)
+        if self._cycle is not None:
+            self._cycle.lose()
+        self.flow.resume_writing()
         if self._lingering is not None:
             self._lingering.stop()
         self._held = b""
         self._take = _swallow
+        if exc is None:
+            self.transport.close()
 
     def eof_received(self) -> None:
         """Sends nothing more: most clients have read everything and are closing. The transport closes then."""
@@ -89,7 +110,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._lingering is not None:
             self._lingering.heard = True
             return
-        self._unset_keepalive_if_required()
+        if self._idle:
+            self._idle = False
+            self._deadline.lift()
         if self._held:
             data, self._held = self._held + data, b""
         while data:
@@ -99,7 +122,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _take_head(self, data: bytes) -> bytes:
         data = data.lstrip(b"\r\n")  # some clients end a body with a line end that is not theirs to send
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._cycle is not None and not self._cycle.complete:
             if data:
                 self._held = data
                 self.flow.pause_reading()
@@ -114,75 +137,100 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._held = data
                 self._expect_head()
                 return b""
-            self._head = read_head(data[:end])
+            head = read_head(data[:end])
         except GatewayError as refusal:
             self._refuse(refusal)
             return b""
-        self._head_arrived()
-        self._start_message()
+        self._deadline.lift()
+        self._begin(head)
         return data[end:]
 
-    def _take_sized_body(self, data: bytes) -> bytes:
-        piece = data if len(data) <= self._body_left else data[: self._body_left]
-        self._body_left -= len(piece)
-        if self._feed(piece) and not self._body_left:
-            self._end_message()
-        return data[len(piece) :]
-
-    def _take_chunks(self, data: bytes) -> bytes:
+    def _take_body(self, data: bytes) -> bytes:
         try:
-            piece, rest = self._chunks.take(data)
+            piece, rest = self._body.take(data)
         except GatewayError as refusal:
             self._refuse(refusal)
             return b""
-        if self._feed(piece) and self._chunks.ended:
-            self._end_message()
+        cycle, ended = self._cycle, self._body.ended
+        if ended:
+            self._take = self._take_head if self._reusable else _swallow
+        if cycle is not None and (piece or ended):
+            if ended and self._reusable and not cycle.started:
+                cycle.keep_alive = True  # no answer has said otherwise
+            cycle.take(piece, last=ended)
         return rest
 
-    # One message ------------------------------------------------------------------------------------------
+    # One request ------------------------------------------------------------------------------------------
 
-    def _start_message(self) -> None:
-        self._message_ended = False
-        if not self._feed(self._head.data):
-            return
-        if not self._head.has_body:
-            self._end_message()
-        elif self._head.chunked:
-            self._chunks = ChunkedBody()
-            self._take = self._take_chunks
-        else:
-            self._body_left = self._head.length
-            self._take = self._take_sized_body
-
-    def on_headers_complete(self) -> None:
+    def _begin(self, head: Head) -> None:
         """Start the request. Answered before its body has arrived, it ends the connection and says so."""
-        self.scope["extensions"] = {ARRIVAL: self._arrival.watch}  # type: ignore[dict-item] # one of our own
-        super().on_headers_complete()
-        self._reusable = self.cycle.keep_alive
-        if self._head.has_body:
-            self.cycle.keep_alive = False
-            self.cycle.transport = UnreadBodyTransport(self.transport, self._close_after_answer)
+        framing = self._framing = head.framing
+        self._reusable = not framing.closes
+        self._cycle = Cycle(
+            self,
+            self._scope(head),
+            keep_alive=self._reusable and not framing.has_body,
+            expects_continue=framing.expects_continue,
+            has_body=framing.has_body,
+        )
+        if framing.has_body:
+            self._body = ChunkedBody() if framing.chunked else SizedBody(framing.length)
+            self._take = self._take_body
+        elif not self._reusable:
+            self._take = _swallow
+        task = self.loop.create_task(self._cycle.run(self._app))
+        self.server_state.tasks.add(task)
+        task.add_done_callback(self.server_state.tasks.discard)
 
-    def on_message_complete(self) -> None:
-        """The body has arrived: the connection may live on, if no answer has said otherwise."""
-        self._message_ended = True
-        if self._reusable and not self.cycle.response_started:
-            self.cycle.keep_alive = True
-        super().on_message_complete()
+    def _scope(self, head: Head) -> Scope:
+        path = head.path.decode()
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": head.version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "root_path": "",
+            "headers": head.fields,
+            "state": self._app_state.copy(),
+            "method": head.method,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": head.path,
+            "query_string": head.query,
+            "extensions": self._extensions,
+        }
 
-    def _end_message(self) -> None:
-        if not self._message_ended:  # our framing and the parser's differ: trust neither
-            self._refuse(broken_framing("The end of the request cannot be told."))
-        else:
-            self._take = self._take_head if self._reusable else _swallow
+    # What a cycle asks of its connection ------------------------------------------------------------------
 
-    def on_response_complete(self) -> None:
-        """Wait for the next request, or go on with one that is already here."""
-        if self._lingering is not None:
-            self.server_state.total_requests += 1
+    def write(self, data: bytes) -> None:
+        """Sends to the client."""
+        self.transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.transport.is_closing()
+
+    def end(self) -> None:
+        """This answer is the connection's last: closed by its client, or by time, when it may still be sending.
+
+        Closed at once its kernel would no longer say what has arrived, and with an unread body discard the answer.
+        """
+        if not self._framing.has_body:
+            self.transport.close()
             return
-        super().on_response_complete()
-        if self._held and not self.transport.is_closing():
+        self._held, self._take = b"", _swallow
+        self._linger()
+
+    def answered(self) -> None:
+        """Wait for the next request, or go on with one that is already here."""
+        self.server_state.total_requests += 1
+        if self._lingering is not None or self.transport.is_closing():
+            return
+        self._idle = True
+        self._deadline.set(self._keep_alive)
+        self.flow.resume_reading()
+        if self._held:
             # not within the finished request's task: the next one must not inherit its context variables
             self.loop.call_soon(self._go_on, context=self._context)
 
@@ -190,81 +238,49 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._held:
             self.data_received(b"")
 
+    # From the transport and the server --------------------------------------------------------------------
+
     def pause_writing(self) -> None:
         """More of an answer is written than the client takes."""
-        super().pause_writing()
+        self.flow.pause_writing()
         self._stalled.begin(self.transport)
 
     def resume_writing(self) -> None:
         """The client has taken it."""
-        super().resume_writing()
+        self.flow.resume_writing()
         self._stalled.end()
 
     def shutdown(self) -> None:
         """Let a running request end and close then; close at once otherwise."""
         self._reusable = False
         self._stalled.seconds = min(self._stalled.seconds, ENDING_SECONDS)
-        super().shutdown()
-
-    def _feed(self, data: bytes) -> bool:
-        """Give `data` to the parser. False: it was refused and the connection is ending."""
-        try:
-            self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as failure:
-            self.logger.debug("the parser refused a request: %s", failure, exc_info=failure.__context__)
-            self._refuse(broken_framing("The request is malformed."))
-            return False
-        return True
+        if self._cycle is None or self._cycle.complete:
+            self.transport.close()
+        else:
+            self._cycle.keep_alive = False
 
     # Time-outs and refusals -------------------------------------------------------------------------------
 
     def _expect_head(self) -> None:
-        if self._head_timer is None and self.timeout_keep_alive_task is None:
-            self._head_timer = self.loop.call_later(self.header_timeout, self._head_expired)
+        if not self._deadline.running:
+            self._deadline.set(self.header_timeout)
 
-    def _head_arrived(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _head_expired(self) -> None:
-        self._head_timer = None
+    def _expired(self) -> None:
+        """Nothing came on an idle connection, or not the whole of a head."""
         if self._held:
             self._refuse(request_timeout(f"No whole request head arrived within {self.header_timeout:g} s."))
         self.transport.close()
 
     def _refuse(self, refusal: GatewayError) -> None:
         """Answer `refusal` and end the connection; only end it where an answer has begun."""
-        request_id = f"req_{uuid7().hex}"
-        self._record(refusal, request_id)
-        self._head_arrived()
+        answer = answer_to(refusal, self._client, self.server_state.default_headers)
+        self._deadline.lift()
         self._held, self._take = b"", _swallow
-        running = self.cycle is not None and not self.cycle.response_complete
-        if running:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        if not (running and self.cycle.response_started):
-            self.transport.write(_rendered(refusal, request_id, self.server_state.default_headers))
-        self._linger()
-
-    def _record(self, refusal: GatewayError, request_id: str) -> None:
-        """A line like any request's, as far as anything is known of this one."""
-        access_log.info(
-            "request",
-            extra={
-                "request_id": request_id,
-                "status": refusal.status,
-                "reason": refusal.reason,
-                "client": self.client[0] if self.client else None,
-            },
-        )
-
-    def _close_after_answer(self) -> None:
-        """End the connection for a request that has been answered: its client closes it, or time does.
-
-        Closed at once its kernel would no longer say what has arrived, and with an unread body discard the answer.
-        """
-        self._held, self._take = b"", _swallow
+        running = self._cycle if self._cycle is not None and not self._cycle.complete else None
+        if running is not None:
+            running.lose()
+        if running is None or not running.started:
+            self.transport.write(answer)
         self._linger()
 
     def _linger(self) -> None:
@@ -282,14 +298,6 @@ def protocol_class(header_timeout: float, stalled_timeout: float = 30.0) -> type
     Timed.header_timeout = header_timeout
     Timed.stalled_timeout = stalled_timeout
     return Timed
-
-
-def _rendered(refusal: GatewayError, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    headers, body = render(refusal, request_id)
-    lines = [STATUS_LINE[refusal.status]]
-    for name, value in [*default_headers, *headers, (b"x-request-id", request_id.encode())]:
-        lines += [name, b": ", value, b"\r\n"]
-    return b"".join([*lines, b"\r\n", body])
 
 
 def _swallow(_data: bytes) -> bytes:

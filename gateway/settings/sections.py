@@ -89,7 +89,8 @@ class Server(Section):
         default=0,
         ge=0,
         le=3_600,
-        description="Seconds to keep answering after SIGTERM at the least, so that load balancers notice.",
+        description="Seconds after SIGTERM in which paid calls are still taken while /readyz is 503, so that load "
+        "balancers notice; a part of server.drain_seconds.",
     )
     header_timeout: float = Field(
         default=10, ge=0.05, le=600, description="Seconds for a client to send its request headers."

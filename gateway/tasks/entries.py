@@ -95,9 +95,7 @@ class TaskEntries:
     def known(self, team_id: UUID, task_id: str) -> Reading | None:
         """What this process knows of the team's task and may still show, at no cost."""
         found = self._remembered(task_id)
-        if found is None or found[0] != team_id:
-            return None
-        return _kept(found[1])
+        return None if found is None or found.team_id != team_id else found.shown
 
     async def find(self, team_id: UUID, task_id: str) -> Reading | None:
         """What any process knows of the team's task and may still show."""
@@ -118,7 +116,7 @@ class TaskEntries:
         left = reading.fresh_until - self._clock.monotonic()
         if shown is reading and reading.asked and left > 0 and len(reading.body) <= LARGEST_IN_REDIS:
             self._share(team_id, task_id, reading, max(1, round(left * 1000)))
-        return reading if shown is reading else _kept(shown)
+        return reading if shown is reading else _not_waited_for(shown)
 
     def outdate(self, task_id: str, ended: bool, number: int) -> bool:
         """Another process has made this read: what is remembered of the task is dropped unless it is as new.
@@ -126,7 +124,7 @@ class TaskEntries:
         Whether anything newer is there to be found.
         """
         known = self._remembered(task_id)
-        if known is not None and known[1].rank >= (ended, number, True):
+        if known is not None and known.reading.rank >= (ended, number, True):
             return False
         self._running.drop(task_id)
         self._ended.drop(task_id)
@@ -167,15 +165,15 @@ class TaskEntries:
             cache="stale" if value.stale else "hit",
         )
 
-    def _remembered(self, task_id: str) -> tuple[UUID, Reading] | None:
+    def _remembered(self, task_id: str) -> _Kept | None:
         now = self._clock.monotonic()
         return self._ended.find(task_id, now) or self._running.find(task_id, now)
 
     def _remember(self, team_id: UUID, task_id: str, reading: Reading) -> Reading:
         """What is to be shown: this reading, or a newer one that is known already."""
         known = self._remembered(task_id)
-        if known is not None and known[0] == team_id and reading.rank < known[1].rank:
-            return known[1]
+        if known is not None and known.team_id == team_id and reading.rank < known.reading.rank:
+            return known.reading
         now = self._clock.monotonic()
         if reading.ended:
             self._running.drop(task_id)
@@ -185,37 +183,53 @@ class TaskEntries:
         return reading
 
 
+class _Kept:
+    """A reading that is remembered, whose task it is of, and how it is shown to those who did not wait for it."""
+
+    __slots__ = ("_shown", "reading", "team_id")
+
+    def __init__(self, team_id: UUID, reading: Reading) -> None:
+        self.team_id = team_id
+        self.reading = reading
+        self._shown: Reading | None = None
+
+    @property
+    def shown(self) -> Reading:
+        if self._shown is None:
+            self._shown = _not_waited_for(self.reading)
+        return self._shown
+
+
 class _Shelf:
     """Readings by task id, the oldest first; what is too old, or too much, is dropped as others come."""
 
     def __init__(self) -> None:
-        self._readings: dict[str, tuple[UUID, Reading]] = {}
+        self._readings: dict[str, _Kept] = {}
         self._bytes = 0
 
-    def find(self, task_id: str, now: float) -> tuple[UUID, Reading] | None:
+    def find(self, task_id: str, now: float) -> _Kept | None:
         found = self._readings.get(task_id)
-        return None if found is None or now >= found[1].fresh_until else found
+        return None if found is None or now >= found.reading.fresh_until else found
 
     def put(self, team_id: UUID, task_id: str, reading: Reading, now: float) -> None:
         self.drop(task_id)
         if len(reading.body) > LARGEST_IN_MEMORY:
             return
-        self._readings[task_id] = (team_id, reading)
+        self._readings[task_id] = _Kept(team_id, reading)
         self._bytes += len(reading.body) + OVERHEAD
         while self._readings:
-            oldest, (_, first) = next(iter(self._readings.items()))
-            if self._bytes <= MEMORY_BYTES and now < first.fresh_until:
+            oldest, first = next(iter(self._readings.items()))
+            if self._bytes <= MEMORY_BYTES and now < first.reading.fresh_until:
                 break
             self.drop(oldest)
 
     def drop(self, task_id: str) -> None:
         found = self._readings.pop(task_id, None)
         if found is not None:
-            self._bytes -= len(found[1].body) + OVERHEAD
+            self._bytes -= len(found.reading.body) + OVERHEAD
 
 
-def _kept(reading: Reading) -> Reading:
-    """As it is shown to those who did not wait for it."""
+def _not_waited_for(reading: Reading) -> Reading:
     return replace(reading, cache="stale" if reading.cache == "stale" else "hit")
 
 

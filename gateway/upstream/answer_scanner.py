@@ -1,6 +1,7 @@
 """The images in a complete 2xx body of a synchronous call.
 
-It may be 100 MB of base64, so it is scanned as it passes and never kept or parsed as a whole.
+It may be 100 MB of base64, so it is scanned as it passes and never kept or parsed as a whole. A small one in one piece,
+as most are, is parsed at once, which says the same: where a parser might not, the scanner decides.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import msgspec
 MAX_NESTING = 256
 MAX_MARKS = 50_000  # brackets, commas and colons: far beyond any answer, little time for a hostile one
 MAX_SCALAR = 1024  # bytes of one number or literal, and of a top-level key
+SMALL = 16 * 1024  # bytes; it cannot hold too many marks
 
 _TOKEN = re.compile(rb'[{}\[\],:"]|[^{}\[\],:"\x20\t\r\n]+')
+_LONG_NUMBER = re.compile(rb"[-+.0-9eE]{%d}" % (MAX_SCALAR + 1))
 _SCALAR = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
 
 
@@ -46,19 +49,37 @@ class AnswerScanner:
         self._at_data = False  # the last top-level key is "data"
         self._in_data = False  # inside the list under it
         self._images: int | None = None
+        self._begun = False
+        self._only = b""  # the first chunk, as long as it is small and the only one
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the body."""
+        if not self._begun and len(chunk) <= SMALL:
+            self._only = chunk
+        else:
+            self._scan_first()
+            self._scan(chunk)
+        self._begun = True
+
+    def finish(self) -> Answer:
+        """The body is complete: what it held."""
+        if self._only and (answer := _parsed(self._only)) is not None:
+            return answer
+        self._scan_first()
+        whole = self._expect == _NOTHING and not (self._broken or self._scalar)
+        return Answer(whole, self._images if whole else None)
+
+    def _scan_first(self) -> None:
+        first, self._only = self._only, b""
+        if first:
+            self._scan(first)
+
+    def _scan(self, chunk: bytes) -> None:
         if self._scalar:
             chunk, self._scalar = self._scalar + chunk, b""
         position = 0
         while position < len(chunk) and not self._broken:
             position = self._string(chunk, position) if self._in_string else self._tokens(chunk, position)
-
-    def finish(self) -> Answer:
-        """The body is complete: what it held."""
-        whole = self._expect == _NOTHING and not (self._broken or self._scalar)
-        return Answer(whole, self._images if whole else None)
 
     def _tokens(self, chunk: bytes, position: int) -> int:
         """Read what is outside strings, up to the next string or the chunk's end."""
@@ -173,3 +194,20 @@ def _is_data(key: bytearray) -> bool:
         return msgspec.json.decode(b'"' + key + b'"', type=str) == "data"
     except ValueError:
         return False
+
+
+def _parsed(body: bytes) -> Answer | None:
+    """What a small body is by a parser; None where the scanner may see it differently: it does not look into strings,
+    but has limits for nesting and numbers."""
+    if body.count(b"[") + body.count(b"{") > MAX_NESTING or _LONG_NUMBER.search(body) is not None:
+        return None
+    try:
+        document = msgspec.json.decode(body)
+    except ValueError:
+        return None
+    if not isinstance(document, dict):
+        return Answer(False, None)
+    data = document.get("data")
+    if not isinstance(data, list):
+        return Answer(True, None)
+    return Answer(True, sum(1 for item in data if isinstance(item, dict) and item))

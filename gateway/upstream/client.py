@@ -1,36 +1,32 @@
-"""The one place that speaks HTTP to Pixapi: httpx's types over aiohttp's connections.
+"""Calls of Pixapi: a call goes out, a complete reply comes back.
 
-httpx's own pool is not used (ADR 0002); the transport is called directly, which leaves out the client's cookies,
-redirects, decoding and environment. A call ends in a complete `Reply` or in one of two exceptions that answer the
-only question that matters for money: was it sent?
+httpx's transport interface is spoken directly, which leaves out its client's cookies, redirects, decoding and
+environment; the transport is our own (ADR 0030). A call ends in a complete `Reply` or in one of two exceptions that
+answer the only question that matters for money: was it sent?
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
+import socket
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
-from httpx_aiohttp.transport import AiohttpResponseStream
 
-from gateway.spool import PIECE, SpoolBudget, SpooledBody
+from gateway.spool import SpoolBudget, SpooledBody
 from gateway.trust import trusting
 from gateway.upstream import retry_after
 from gateway.upstream.decoding import Decoder, UndecodableError
 from gateway.upstream.headers import Header
+from gateway.upstream.transport import SENT, Transport
 
 LARGEST_ERROR_BODY = 256 * 1024
-# Shorter than what common servers and load balancers keep idle connections for, so that a paid call does not meet a
-# connection that is being closed.
-KEEP_ALIVE_SECONDS = 4.0
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_HEEDED = (b"content-type", b"content-encoding", b"retry-after", b"date")
 
 
 class NotSentError(Exception):
@@ -81,38 +77,22 @@ class UpstreamClient:
         connect_timeout: float = 5.0,
         pool_wait: float = 2.0,
     ) -> None:
-        self._base = httpx.URL(base_url)
+        base = httpx.URL(base_url)
         # Putting an address together costs more than sending a small request.
-        self._address = lru_cache(maxsize=100)(lambda path: self._base.copy_with(raw_path=path.encode()))
+        self._address = lru_cache(maxsize=100)(lambda path: base.copy_with(raw_path=path.encode()))
+        self._base = base
+        self._host = (b"host", base.netloc)
         self._spool = spool
-        self._proxy = proxy or _environment_proxy(self._base)
+        self._proxy = proxy or _environment_proxy(base)
         self._tls = trusting(ca_file)
-        self._max_connections = max_connections
-        self._timeouts = {"connect": connect_timeout, "read": None, "pool": connect_timeout + pool_wait}
+        self._extensions = {"timeout": {"connect": connect_timeout}}
         self._pool_wait = pool_wait
         self._slots = asyncio.Semaphore(max_connections)
-        self._transport: AiohttpTransport | None = None
+        self._transport: Transport | None = None
 
     async def open(self) -> None:
-        """Makes the session; connections are made by calls."""
-        connector = aiohttp.TCPConnector(
-            limit=0,  # the semaphore bounds and times the wait
-            ssl=self._tls,
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
-            ttl_dns_cache=60,
-        )
-        session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=PIECE,
-            max_line_size=32 * 1024,
-            max_field_size=32 * 1024,
-        )
-        proxy = httpx.Proxy(self._proxy) if self._proxy else None
-        self._transport = AiohttpTransport(client=session, proxy=proxy, verify=self._tls)
+        """Makes the transport; connections are made by calls."""
+        self._transport = Transport(self._base, self._tls, httpx.URL(self._proxy) if self._proxy else None)
 
     async def close(self) -> None:
         if self._transport is not None:
@@ -120,70 +100,76 @@ class UpstreamClient:
 
     async def send(self, call: Call) -> Reply:
         """The complete reply. Raises NotSentError or SentUnknownError; cancelling counts as neither."""
+        if self._slots.locked():
+            await self._wait_for_slot()
+        else:
+            await self._slots.acquire()
         try:
-            async with asyncio.timeout(self._pool_wait):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise NotSentError("every upstream connection is in use") from None
-        try:
+            request = self._request(call)
             async with asyncio.timeout(call.timeout):
-                return await self._exchange(call)
+                return await self._exchange(request)
         except TimeoutError:
+            if SENT not in request.extensions:
+                raise NotSentError("connecting took too long") from None
             raise SentUnknownError(
                 f"Pixapi gave no answer within {call.timeout:g} s", timed_out=True
             ) from None
         finally:
             self._slots.release()
 
-    async def _exchange(self, call: Call) -> Reply:
-        request = self._request(call)
+    async def _wait_for_slot(self) -> None:
+        try:
+            async with asyncio.timeout(self._pool_wait):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise NotSentError("every upstream connection is in use") from None
+
+    async def _exchange(self, request: httpx.Request) -> Reply:
         assert self._transport is not None, "open() comes first"  # noqa: S101 - a mistake of ours, not input
         try:
             response = await self._transport.handle_async_request(request)
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            raise _translated(error) from error
-        # httpx decodes and compares every header of a reply for each one that is asked for.
-        headers = [(name.lower(), value) for name, value in response.headers.raw]
+        except httpx.TransportError as error:
+            if SENT not in request.extensions:
+                raise NotSentError(_reason(error)) from error
+            raise SentUnknownError("The connection to Pixapi was lost before an answer came") from error
+        stream, status = response.stream, response.status_code
+        assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - tells the type checker
+        heeded = _heeded(response.headers.raw)
         body = self._spool.body()
         try:
-            await _receive(response, body, _joined(headers, b"content-encoding"))
+            limit = None if 200 <= status < 300 else LARGEST_ERROR_BODY
+            await _receive(stream, body, Decoder(_text(heeded, b"content-encoding")), limit)
         except BaseException:
             body.close()
             raise
         finally:
-            await response.aclose()
+            await stream.aclose()
+        wait = _text(heeded, b"retry-after")
         return Reply(
-            status=response.status_code,
-            content_type=_first(headers, b"content-type"),
-            retry_after=_retry_after(headers),
+            status=status,
+            content_type=next(iter(heeded.get(b"content-type", ())), None) or None,
+            retry_after=retry_after.seconds(wait, datetime.now(UTC)) if wait else None,
             body=body,
-            date=_joined(headers, b"date") or None,
+            date=_text(heeded, b"date") or None,
         )
 
     def _request(self, call: Call) -> httpx.Request:
-        """NotSentError for what cannot be put on the wire: aiohttp would find that out later, by a ValueError."""
-        if any(_CONTROL.search(name) or _CONTROL.search(value) for name, value in call.headers):
-            raise NotSentError("a header holds control characters")
-        body = call.body
-        small = body is not None and body.in_memory
+        """NotSentError for an address that cannot be."""
         try:
-            request = httpx.Request(
+            return httpx.Request(
                 call.method,
                 self._address(call.path),
-                headers=call.headers,
-                stream=_stream(body),
-                extensions={"timeout": self._timeouts},
+                headers=[self._host, *call.headers],
+                stream=_stream(call.body),
+                extensions=self._extensions,
             )
         except (ValueError, httpx.InvalidURL) as error:
             raise NotSentError("there is no such address") from error
-        if small:
-            request.read()  # so that head and body leave in one write
-        return request
 
 
-def _stream(body: SpooledBody | None) -> httpx.ByteStream | _Upload | None:
+def _stream(body: SpooledBody | None) -> httpx.ByteStream | _Upload:
     if body is None:
-        return None
+        return httpx.ByteStream(b"")
     return httpx.ByteStream(body.read_small()) if body.in_memory else _Upload(body)
 
 
@@ -191,20 +177,19 @@ class _Upload(httpx.AsyncByteStream):
     """A spooled body as httpx wants it."""
 
     def __init__(self, body: SpooledBody) -> None:
-        self._body = body
+        self._pieces = body.chunks()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._body.chunks()
+        return self._pieces
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
 
 
-async def _receive(response: httpx.Response, body: SpooledBody, coding: str) -> None:
+async def _receive(
+    stream: httpx.AsyncByteStream, body: SpooledBody, decoder: Decoder, limit: int | None
+) -> None:
     """Reads the whole reply; of an error no more than anybody reads."""
-    stream = response.stream
-    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - tells the type checker
-    if isinstance(stream, AiohttpResponseStream):
-        stream.CHUNK_SIZE = PIECE  # its own is a sixteenth of what is there to read at once
-    limit = None if response.is_success else LARGEST_ERROR_BODY
-    decoder = Decoder(coding)
     try:
         async for chunk in stream:
             for plain in decoder.feed(chunk):
@@ -214,52 +199,30 @@ async def _receive(response: httpx.Response, body: SpooledBody, coding: str) -> 
         decoder.finish()
     except UndecodableError as error:
         raise SentUnknownError("Pixapi's answer could not be decoded") from error
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+    except httpx.TransportError as error:
         raise SentUnknownError("Pixapi's answer was cut short") from error
 
 
-def _translated(error: Exception) -> NotSentError | SentUnknownError:
-    """By what aiohttp raised: httpx-aiohttp's names call a dropped connection a connect time-out."""
-    cause = error if isinstance(error, (aiohttp.ClientError, OSError)) else error.__cause__
-    never = (
-        aiohttp.ClientConnectorError,
-        aiohttp.ConnectionTimeoutError,
-        aiohttp.ClientHttpProxyError,  # a refused CONNECT: there is no tunnel to send through
-        aiohttp.InvalidURL,
-    )
-    if isinstance(cause, never):
-        return NotSentError(_reason(cause))
-    return SentUnknownError("The connection to Pixapi was lost before an answer came")
-
-
-def _reason(cause: BaseException) -> str:
-    if isinstance(cause, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+def _reason(error: httpx.TransportError) -> str:
+    """Why nothing was sent."""
+    if isinstance(error.__cause__, ssl.SSLError):
         return "TLS failed: check upstream.ca_file"
-    if isinstance(cause, aiohttp.ClientConnectorDNSError):
+    if isinstance(error.__cause__, socket.gaierror):
         return "its name was not found"
-    if isinstance(cause, aiohttp.ClientProxyConnectionError):
-        return "the proxy was not reached: check upstream.proxy"
-    if isinstance(cause, aiohttp.ClientHttpProxyError):
-        return f"the proxy refused with status {cause.status}: check upstream.proxy"
-    return "connecting took too long" if isinstance(cause, TimeoutError) else "no connection"
+    return f"{error}: check upstream.proxy" if isinstance(error, httpx.ProxyError) else str(error)
 
 
-def _values(headers: list[Header], name: bytes) -> list[bytes]:
-    """Their bytes as they came: decoding guesses a charset."""
-    return [value for key, value in headers if key == name]
+def _heeded(headers: list[Header]) -> dict[bytes, list[bytes]]:
+    """What is read of a reply's head. Their bytes as they came: httpx's decoding guesses a charset."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        if (lower := name.lower()) in _HEEDED:
+            found.setdefault(lower, []).append(value)
+    return found
 
 
-def _first(headers: list[Header], name: bytes) -> bytes | None:
-    return next(iter(_values(headers, name)), None) or None
-
-
-def _joined(headers: list[Header], name: bytes) -> str:
-    return b", ".join(_values(headers, name)).decode("latin-1")
-
-
-def _retry_after(headers: list[Header]) -> float | None:
-    text = _joined(headers, b"retry-after")
-    return retry_after.seconds(text, datetime.now(UTC)) if text else None
+def _text(heeded: dict[bytes, list[bytes]], name: bytes) -> str:
+    return b", ".join(heeded[name]).decode("latin-1") if name in heeded else ""
 
 
 def _environment_proxy(url: httpx.URL) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # A decoded answer may be large, but a few compressed bytes must not become a full disk.
 LARGEST = 512 * 1024 * 1024
@@ -23,12 +23,13 @@ class Decoder:
         self._unzip = zlib.decompressobj(wbits=_BY_HEADER) if zipped else None
         self._size = 0
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> Iterable[bytes]:
         """The plain bytes in this chunk, in bounded pieces; raises UndecodableError."""
-        if self._unzip is None:
-            yield chunk
-            return
+        return (chunk,) if self._unzip is None else self._unzipped(chunk)
+
+    def _unzipped(self, chunk: bytes) -> Iterator[bytes]:
         while chunk:
+            assert self._unzip is not None  # noqa: S101 - tells the type checker
             if self._unzip.eof:  # gzip may be several members in a row
                 self._unzip = zlib.decompressobj(wbits=_BY_HEADER)
             try:

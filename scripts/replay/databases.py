@@ -64,7 +64,8 @@ def databases(services: Mapping[str, Any], folder: Path) -> Iterator[None]:
         raise ReplayError((folder / "initdb.log").read_text("utf-8", "replace"))
     try:
         listen = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={home}"]
-        postgres = start([str(binaries.postgres), "-D", cluster, *listen], "postgres")
+        _, *options = services["postgres"]["command"]
+        postgres = start([str(binaries.postgres), "-D", cluster, *listen, *options], "postgres")
         started.append(postgres)
         ready = services["postgres"]["healthcheck"]["test"]
         tools = binaries.postgres.parent

@@ -151,6 +151,22 @@ def test_paid_calls_are_not_cut_off(project: Path) -> None:
     assert grace >= settings.server.drain_seconds + 5 > settings.upstream.sync_timeout
 
 
+def test_postgres_takes_the_connections_of_as_many_workers_as_the_example_allows(project: Path) -> None:
+    found = re.search(r"for each core that it may use, up to (\d+)", page(".env.example"))
+    assert found
+    most = {"GATEWAY_SERVER__WORKERS": found[1]}
+    settings = load(
+        ROOT / "config", compose.environment(services(project)["gateway"], made_again(project)) | most
+    )
+    program, *options = services(project)["postgres"]["command"]
+    assert program == "postgres"
+    (allowed,) = [int(one.partition("=")[2]) for one in options if one.startswith("max_connections=")]
+    gateways = settings.server.workers * settings.database_connections
+    assert allowed >= gateways + 2 * settings.database_connections + 3, (
+        "two commands, and Postgres's own reserve"
+    )
+
+
 def services(project: Path, *arguments: str) -> dict[str, Any]:
     environ = made_again(project, *arguments)
     found: dict[str, Any] = compose.load(FILE, environ)["services"]

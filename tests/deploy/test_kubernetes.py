@@ -106,9 +106,16 @@ def test_three_pods_are_replaced_one_by_one() -> None:
 def test_a_pod_has_time_for_its_drain() -> None:
     settings = load(ROOT / "config", environment())
     pod = one("Deployment")["spec"]["template"]["spec"]
-    _, before = container()["lifecycle"]["preStop"]["exec"]["command"]
-    assert pod["terminationGracePeriodSeconds"] >= int(before) + settings.server.drain_seconds + 5
+    assert pod["terminationGracePeriodSeconds"] >= settings.server.drain_seconds + 5
     assert one("Deployment")["spec"]["progressDeadlineSeconds"] > pod["terminationGracePeriodSeconds"]
+
+
+def test_a_pod_that_goes_is_served_until_its_probe_has_failed() -> None:
+    settings, probe = load(ROOT / "config", environment()), container()["readinessProbe"]
+    notices = probe["periodSeconds"] * probe["failureThreshold"]
+    assert settings.server.drain_min_seconds > notices
+    left = settings.server.drain_seconds - settings.server.drain_min_seconds
+    assert left > settings.upstream.sync_timeout, "the last call that was taken has the time it may take"
 
 
 def test_a_database_that_is_away_restarts_nobody() -> None:
@@ -181,6 +188,12 @@ def test_only_the_gateway_reaches_pixapi() -> None:
         for port in rule["ports"]
     }
     assert out == {("gateway", 443), ("database", 5432), ("database", 53), ("valkey", 6379)}
+    names = next(
+        rule["to"]
+        for rule in one("NetworkPolicy", "database")["spec"]["egress"]
+        if {port["port"] for port in rule["ports"]} == {53}
+    )
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in names, "NodeLocal DNSCache is no pod"
     labels = one("Deployment")["spec"]["selector"]["matchLabels"]
     assert one("NetworkPolicy", "gateway")["spec"]["podSelector"]["matchLabels"] == labels
     job = one("Job", "pixapi-gateway-migrate")["spec"]["template"]["metadata"]["labels"]

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deploy.proxies import Deaf, Proxy, free_port, program, proxy
+from tests.deploy.proxies import HAPROXY, Deaf, Proxy, free_port, program, proxy
+from tests.docs.pages import page
 from tests.e2e import harness
 from tests.e2e.harness import Gateway
 
@@ -134,6 +135,26 @@ def test_metrics_stay_inside_and_plain_http_leads_to_tls(front: Proxy) -> None:
         assert here.get("/metrics").status_code == 404
     answer = httpx.get(f"{front.plain}/admin/?a=b", headers={"host": "gateway.example.com"}, trust_env=False)
     assert (answer.status_code, answer.headers["location"]) == (308, "https://gateway.example.com/admin/?a=b")
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/gateway/account", "/admin/api/teams"])
+def test_a_key_in_clear_is_refused_and_not_led_on(front: Proxy, path: str) -> None:
+    """SDKs follow a redirect of a POST, so nobody would notice that the key is readable."""
+    headers = {"host": "gateway.example.com", "authorization": "Bearer of-whom-it-may-concern"}
+    answer = httpx.post(f"{front.plain}{path}", json=ORDER, headers=headers, trust_env=False)
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "application/json")
+    error = answer.json()["error"]
+    assert (error["code"], error["reason"]) == (403, "https_required")
+    assert "https://" in error["message"]
+
+
+def test_a_gateway_that_ends_takes_calls_until_haproxy_has_noticed() -> None:
+    text = page(HAPROXY)
+    checks = re.search(r"check inter (\d+)s fall (\d+)", text)
+    taken = re.search(r"GATEWAY_SERVER__DRAIN_MIN_SECONDS=(\d+)", text)
+    assert checks
+    assert taken
+    assert int(taken[1]) > int(checks[1]) * int(checks[2])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -120,6 +120,11 @@ def test_a_rule_says_what_is_wrong_and_where_to_read_on(rule: dict[str, Any]) ->
     assert shown <= left or rule["expr"].startswith("up{")
 
 
+def test_each_rule_has_its_line_in_the_runbook() -> None:
+    told = [name for row in table(page("docs/operations.md"), "alert rule") for name in spans(row[0])]
+    assert sorted(told) == sorted(rule["alert"] for rule in alert_rules())
+
+
 def test_alerts_have_names_of_their_own() -> None:
     names = [rule["alert"] for rule in alert_rules()]
     assert len(set(names)) == len(names) > 10

@@ -18,7 +18,7 @@ from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.routes import ROUTES
 from gateway.alerts.facts import KINDS
 from gateway.app import routes
-from gateway.cli.main import app
+from gateway.cli.main import command_line
 from gateway.composition import build
 from gateway.sandbox.faults import CATALOGUE
 from gateway.settings import load
@@ -205,7 +205,7 @@ def _documented_commands() -> set[str]:
 @cache
 def _commands() -> dict[str, set[str]]:
     """Every command by its full name, with its flags."""
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(command_line())
     shared = _flags(root)
     found = {}
     for noun, command in root.commands.items():

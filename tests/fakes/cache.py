@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from gateway.cache.address import Address
 from gateway.cache.client import CacheClient, CacheGone, Reply, Script
-from gateway.cache.wire import Address, Replies, Wire
+from gateway.cache.wire import Command, Replies, Wire
 from gateway.clock import SystemClock
 from gateway.telemetry import Metrics
 
@@ -92,4 +93,8 @@ class GoneCache(CacheClient):
 
     def run_soon(self, *command: str | bytes | int) -> Reply | None:
         self.soon.append(command)
+        return None
+
+    def run_all_soon(self, commands: Sequence[Command]) -> Reply | None:
+        self.soon += commands
         return None

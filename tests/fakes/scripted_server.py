@@ -63,10 +63,31 @@ class Connection:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
+    async def tunnel(self, port: int) -> None:
+        """Says yes to a CONNECT, then passes every byte on to a port here and back."""
+        await self.send(head(200))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        ways = ((self._reader, writer), (reader, self._writer))
+        both = [asyncio.create_task(_pass_on(*way)) for way in ways]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            writer.close()
+
     async def gone(self) -> None:
         """Waits until the client has closed."""
-        while await self._reader.read(65536):
-            pass
+        with suppress(ConnectionError):
+            while await self._reader.read(65536):
+                pass
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
 
 
 Script = Callable[[Connection], Awaitable[None]]

@@ -73,6 +73,19 @@ async def test_an_error_reply_is_gone_but_no_failure_of_redis(redis_url: str, ke
     assert failures(metrics, "refused") == 2
 
 
+async def test_commands_asked_together_are_done_or_one_of_them_was_refused(
+    client: CacheClient, key: str
+) -> None:
+    await client.run_all([("SET", f"{key}:{number}", number) for number in range(3)])
+    assert await client.run("MGET", f"{key}:0", f"{key}:1", f"{key}:2") == [b"0", b"1", b"2"]
+    with pytest.raises(CacheGone, match="WRONGTYPE"):
+        await client.run_all([("LPUSH", f"{key}:0", "x"), ("SET", f"{key}:1", "there")])
+    reply = client.run_all_soon([("INCR", f"{key}:0"), ("INCR", f"{key}:2")])
+    assert reply is not None
+    assert await reply == 3
+    assert await client.run("MGET", f"{key}:0", f"{key}:1", f"{key}:2") == [b"1", b"there", b"3"]
+
+
 async def test_what_nobody_awaits_is_done_too(client: CacheClient, key: str) -> None:
     client.script_soon(Script(f"{PUT.text} -- {key}"), [key], ["one"])  # unknown to the server
     client.run_soon("SET", f"{key}:plain", "two")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 import threading
 import time
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
-from gateway.spool import SpoolBudget, SpooledBody
+from gateway.spool import PIECE, SpoolBudget, SpooledBody
 
 MEBIBYTE = 1024 * 1024
 
@@ -50,13 +50,12 @@ async def nothing_is_left_behind(tmp_path: Path) -> AsyncIterator[None]:
 
 
 async def test_a_small_body_stays_in_memory(budget: SpoolBudget) -> None:
-    async with budget.body(digest=True) as body:
+    async with budget.body() as body:
         await body.write(b"abc")
         await body.write(b"")
         await body.write(b"def")
         assert (body.size, body.in_memory, body.read_small()) == (6, True, b"abcdef")
         assert [part async for part in body.chunks(4)] == [b"abcd", b"ef"]
-        assert body.sha256 == hashlib.sha256(b"abcdef").digest()
         assert budget.used == 0
 
 
@@ -79,12 +78,11 @@ async def test_a_large_body_is_on_disk_without_a_name_and_reads_again(
     budget: SpoolBudget, tmp_path: Path
 ) -> None:
     data = os.urandom(3 * MEBIBYTE + 17)
-    async with budget.body(digest=True) as body:
+    async with budget.body() as body:
         for start in range(0, len(data), 50_000):
             await body.write(data[start : start + 50_000])
         assert list(tmp_path.iterdir()) == []
         assert 2 * MEBIBYTE < budget.used <= len(data)
-        assert body.sha256 == hashlib.sha256(data).digest()
         with pytest.raises(ValueError, match="on disk"):
             body.read_small()
         assert await whole(body) == data
@@ -175,6 +173,7 @@ async def test_a_file_that_cannot_be_read_back_is_an_error(
     async with budget.body() as body:
         await body.write(bytes(2 * MEBIBYTE))
         monkeypatch.setattr(os, "pread", read)
+        monkeypatch.setattr("gateway.spool._NO_WAIT", None)
         with pytest.raises(GatewayError) as caught:
             await whole(body)
     assert caught.value.status == 500
@@ -222,10 +221,91 @@ async def test_a_closed_body_cannot_be_used(budget: SpoolBudget) -> None:
         body.read_small()
 
 
-async def test_no_digest_unless_asked_for(budget: SpoolBudget) -> None:
+async def test_a_body_on_disk_that_is_closed_gives_no_piece_more(budget: SpoolBudget) -> None:
+    body = budget.body()
+    await body.write(bytes(3 * MEBIBYTE))
+    reading = body.chunks()
+    assert len(await anext(reading)) == PIECE
+    body.close()
+    with pytest.raises(ValueError, match="closed"):
+        await anext(reading)
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What threads were asked for."""
+    asked: list[str] = []
+    to_thread = asyncio.to_thread
+
+    async def noted(work: Callable[..., Any], *arguments: Any) -> Any:
+        asked.append(work.__name__)
+        return await to_thread(work, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", noted)
+    return asked
+
+
+@pytest.mark.parametrize(("size", "most"), [(PIECE, 32), (65_000, 64)])
+async def test_a_thread_writes_several_pieces_in_one_turn(
+    budget: SpoolBudget, turns: list[str], size: int, most: int
+) -> None:
+    data = os.urandom(16 * MEBIBYTE)
     async with budget.body() as body:
-        with pytest.raises(ValueError, match="digest"):
-            _ = body.sha256
+        for start in range(0, len(data), size):
+            await body.write(data[start : start + size])
+        assert set(turns) == {"write_at"}
+        assert len(turns) <= most
+        assert await whole(body) == data
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system cannot be asked so")
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        ([3 * PIECE], 0),  # all of it is in the kernel's memory
+        (
+            [PIECE, 1000, BlockingIOError(errno.EAGAIN, ""), 3 * PIECE],
+            1,
+        ),  # some of it has to be read from the disk
+        ([OSError(errno.EOPNOTSUPP, "")], 3),  # the file system cannot say, and is not asked again
+    ],
+)
+async def test_only_the_disk_is_read_in_a_thread(
+    budget: SpoolBudget,
+    turns: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[int | OSError],
+    asked: int,
+) -> None:
+    given = list(answers)
+
+    def preadv(descriptor: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+        assert flags == os.RWF_NOWAIT
+        answer = given.pop(0) if len(given) > 1 else given[0]
+        if isinstance(answer, OSError):
+            raise answer
+        found = os.pread(descriptor, min(answer, len(buffers[0])), offset)
+        buffers[0][: len(found)] = found
+        return len(found)
+
+    data = os.urandom(3 * PIECE)
+    async with SpoolBudget(MEBIBYTE, budget.folder, memory_limit=0).body() as body:
+        await body.write(data)
+        turns.clear()
+        monkeypatch.setattr(os, "preadv", preadv)
+        assert await whole(body) == data
+    assert turns == ["read_at"] * asked
+
+
+async def test_reading_what_is_in_memory_lets_others_run(budget: SpoolBudget) -> None:
+    async with budget.body() as body:
+        await body.write(bytes(16 * MEBIBYTE))
+        reading = asyncio.create_task(whole(body))
+        rounds = 0
+        while not reading.done():
+            await asyncio.sleep(0)
+            rounds += 1
+    assert rounds > 60
 
 
 async def test_large_bodies_take_little_memory(tmp_path: Path) -> None:
@@ -234,7 +314,7 @@ async def test_large_bodies_take_little_memory(tmp_path: Path) -> None:
     total = 0
     tracemalloc.start()
     try:
-        async with budget.body(digest=True) as body:
+        async with budget.body() as body:
             for _ in range(64 * 16):
                 await body.write(chunk)
             async for part in body.chunks():
@@ -325,11 +405,10 @@ async def test_what_was_written_is_read(
 ) -> None:
     budget = SpoolBudget(MEBIBYTE, tmp_path_factory.getbasetemp(), memory_limit=memory)
     written = b""
-    async with budget.body(digest=True) as body:
+    async with budget.body() as body:
         for chunk in chunks:
             await body.write(chunk)
             written += chunk
             assert await whole(body, piece) == written
         assert body.in_memory is (len(written) <= memory)
-        assert body.sha256 == hashlib.sha256(written).digest()
     assert budget.used == 0

@@ -48,7 +48,8 @@ from gateway.db.paging import DEFAULT_LIMIT
 class Given(BaseModel):
     """What every body and query is: nothing but its fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Built when first asked for: forty of them take a while, and most processes never need them.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class Nothing(Given):

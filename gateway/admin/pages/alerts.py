@@ -125,6 +125,7 @@ def kind_names(text: Text) -> dict[str, str]:
         "price_drift": text("Pixapi charges other prices"),
         "odd_cost": text("Pixapi named no usable cost"),
         "reconciler_behind": text("Tasks are read late"),
+        "partitions_missing": text("A month has no partition"),
     }
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.cache.wire import Address, ReplyError, pack
+from gateway.cache.address import Address
+from gateway.cache.wire import ReplyError, pack
 from gateway.cli.doctor.check import Check, fail, ok, size, warn, worst
 from gateway.settings import Settings
 from gateway.settings.secrets import mask_address

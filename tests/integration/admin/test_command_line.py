@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from gateway.cli.main import app
+from gateway.cli.main import command_line
 
 SHIPPED = Path(__file__).parents[3] / "config"
 MASTER_KEY = "command-line-master-q7Zr2Lx9Wv4Tn8Kd3Hs6"
@@ -64,7 +64,7 @@ def cli(module_database_url: str, config_dir: Path, monkeypatch: pytest.MonkeyPa
     runner = CliRunner()
 
     def run(*arguments: str, secret: str | None = None) -> Result:
-        return runner.invoke(app, list(arguments), input=secret)
+        return runner.invoke(command_line(), list(arguments), input=secret)
 
     return CommandLine(run)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli.main import app
+from gateway.cli.main import command_line
 from tests.integration.admin.conftest import Admin
 
 URL = "https://hooks.example.com/services/T0/hidden"
@@ -84,7 +84,7 @@ def test_by_command(module_database_url: str, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
 
     def ok(*arguments: str) -> dict[str, object]:
-        result = CliRunner().invoke(app, [*arguments, "--json"])
+        result = CliRunner().invoke(command_line(), [*arguments, "--json"])
         assert result.exit_code == 0, result.output
         found: dict[str, object] = json.loads(result.stdout)
         return found
@@ -100,5 +100,5 @@ def test_by_command(module_database_url: str, monkeypatch: pytest.MonkeyPatch) -
     listed = ok("deliveries", "list", "--webhook", ident, "--state", "pending")["data"]
     assert [row["id"] for row in listed] == [tested["id"]]  # type: ignore[attr-defined]
     assert ok("alerts", "list", "--state", "open")["data"] == []
-    assert CliRunner().invoke(app, ["webhooks", "list"]).output.startswith("url\tformat\tkinds")
+    assert CliRunner().invoke(command_line(), ["webhooks", "list"]).output.startswith("url\tformat\tkinds")
     assert ok("webhooks", "remove", ident, "--yes")["id"] == ident

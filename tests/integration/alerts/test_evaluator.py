@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from gateway.alerts import deliveries
 from gateway.alerts.facts import OwnFacts
 from gateway.credits.amount import MICRO
 from gateway.credits.terms import NewTask
+from gateway.db.partitions import ensure_partitions
 from gateway.ids import uuid7
 from tests.integration.alerts.conftest import Alerting
 from tests.integration.task_rig import tasks_on
@@ -170,6 +173,18 @@ async def test_unknown_holds_costs_and_late_tasks(alerting: Alerting, database_u
         late, _ = await rig.task(key)
         await rig.run("UPDATE tasks SET next_read_at = now() - interval '31 seconds' WHERE id = :id", id=late)
         assert await alerting.one.kinds() == (["reconciler_behind"], [])
+
+
+async def test_a_month_without_its_partitions(alerting: Alerting) -> None:
+    assert await alerting.one.kinds() == ([], [])
+    soon = (datetime.now(UTC).replace(day=1) + timedelta(days=32)).strftime("%Y_%m")
+    async with alerting.database.transaction() as connection:
+        await connection.execute(text(f"ALTER TABLE attempts DETACH PARTITION attempts_{soon}"))
+    assert await alerting.one.kinds() == (["partitions_missing"], [])
+    [alert] = await alerting.alerts()
+    assert (alert.severity, alert.detail) == ("warning", {"months": [soon.replace("_", "-")]})
+    assert await ensure_partitions(alerting.database) == [f"attempts_{soon}"]
+    assert await alerting.one.kinds() == ([], ["partitions_missing"])
 
 
 async def test_keys_that_are_off_empty_or_all_out(alerting: Alerting, database_url: str) -> None:

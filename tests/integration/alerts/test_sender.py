@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -162,10 +163,14 @@ async def test_link_local_addresses_are_refused_by_number_and_by_name(
     await alerting.webhook("http://metadata.example.com/latest")
     await alerting.webhook("http://0xa9fea9fe/latest")
 
-    async def resolve(*_: object) -> list[dict[str, object]]:
-        return [{"host": "169.254.169.254", "port": 80, "hostname": "x", "family": 2, "proto": 0, "flags": 0}]
+    look_up = asyncio.get_running_loop().getaddrinfo
 
-    monkeypatch.setattr("aiohttp.resolver.ThreadedResolver.resolve", resolve)
+    async def getaddrinfo(host: str, *rest: Any, **more: Any) -> Any:
+        if host != "metadata.example.com":
+            return await look_up(host, *rest, **more)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     monkeypatch.setattr("urllib.request.getproxies_environment", dict)
     await _crossing(alerting)
     assert await alerting.one.sender.once() == 3

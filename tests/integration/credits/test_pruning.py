@@ -6,15 +6,19 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy import text as sql
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.cli.output import CommandFailed
 from gateway.cli.pruning import prune_in
@@ -25,9 +29,12 @@ from gateway.credits.pruning import MonthNotPrunedError, survey
 from gateway.credits.rollups import upstream_credits
 from gateway.credits.terms import SentVia
 from gateway.credits.usage import Range
+from gateway.credits.verify import Proof, repairable, verify
+from gateway.db.engine import Database, StatementRefusedError
 from gateway.db.partitions import ensure_partitions
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
+from gateway.repeats.records import Records
 from tests.integration.ledger.book import (
     CREDIT,
     RELEASED,
@@ -40,7 +47,8 @@ from tests.integration.ledger.book import (
     try_place,
 )
 
-NOW = datetime.now(UTC)
+TODAY = datetime.now(UTC)
+NOW = max(TODAY, TODAY.replace(day=1, hour=2))  # the month before ended more than an hour ago
 
 
 def months_ago(count: int) -> date:
@@ -288,7 +296,10 @@ async def test_an_altered_ledger_is_still_found_out(past: Past, kind: str) -> No
     await prune(book, months_ago(0))
     assert await book.differences() == ()
     book.sql.execute(ALTERED[kind])
-    assert kind.split()[0] in {one.kind for one in await book.differences()}
+    found = await book.differences()
+    assert kind.split()[0] in {one.kind for one in found}
+    if kind != "entries":
+        assert bool(repairable(found)) == (kind == "counter"), "nothing is left to rebuild pruned usage from"
 
 
 @pytest.mark.parametrize("table", ["pruned_months", "carried_usage"])
@@ -365,8 +376,36 @@ async def test_a_frozen_month_does_not_change(past: Past) -> None:
     await pruning.freeze(book.database, months_ago(2))
     name = f"{months_ago(2):%Y_%m}"
     for verb in (f"UPDATE holds_{name} SET quote = 1", f"DELETE FROM attempts_{name}"):
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is being pruned"):
+        with pytest.raises(psycopg.Error, match="is being pruned") as refused:
             book.sql.execute(verb)
+        assert refused.value.sqlstate == "PX001"
+
+
+async def test_a_call_by_a_clock_of_long_ago_is_told_apart_and_holds_up_no_other(past: Past) -> None:
+    book = past.book
+    teams = await history(past, months=2, calls=5)
+    await prune(book, months_ago(3))
+    await pruning.freeze(book.database, months_ago(2))
+    past.skew = at(months_ago(2), 3) - past.now
+    late = asyncio.create_task(book.ledger.place(teams[0].order(1000, model="late")))
+    await asyncio.sleep(0)
+    past.skew = timedelta()
+    assert await try_place(book.ledger, teams[0].order(1000))
+    with pytest.raises(StatementRefusedError, match=f"holds_{months_ago(2):%Y_%m} is being pruned"):
+        await late
+
+
+async def test_a_month_is_left_to_slow_clocks_for_an_hour(past: Past) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    await past.call(book.team())
+    past.go(at(months_ago(1), 0) + timedelta(minutes=59))
+    with pytest.raises(
+        CommandFailed, match="ended less than an hour ago, and a gateway whose clock is behind"
+    ):
+        await prune(book, months_ago(1))
+    past.go(at(months_ago(1), 0) + timedelta(minutes=61))
+    assert len(await prune(book, months_ago(1))) == 1
 
 
 async def test_what_is_gone_is_said_to_be_gone(past: Past) -> None:
@@ -390,3 +429,180 @@ async def test_one_run_prunes_at_a_time(past: Past, tmp_path: Path) -> None:
         with pytest.raises(MonthNotPrunedError, match="Another run is pruning"):
             await prune_in(database, months_ago(0), tmp_path, lambda _: None, "cli:test")
     assert list(tmp_path.iterdir()) == []
+
+
+class AboutToCommit:
+    """A database whose transactions wait before they commit."""
+
+    def __init__(self, database: Database) -> None:
+        self.database, self.waits, self.go_on = database, asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self.database.transaction() as connection:
+            yield connection
+            self.waits.set()
+            await self.go_on.wait()
+
+
+async def somebody_waits(book: Book) -> None:
+    """Until a lock of this database is waited for."""
+    here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    while not book.rows(f"SELECT FROM pg_locks WHERE NOT granted AND {here}"):
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("turn", ["at once", "in turn"])
+async def test_a_proof_that_begins_while_a_month_goes_is_of_after_it(past: Past, turn: str) -> None:
+    """Its snapshot must not be older than the partitions it finds."""
+    book, month = past.book, months_ago(2)
+    await history(past, months=2, calls=4)
+    await prune(book, months_ago(4))  # sums the days
+    await pruning.freeze(book.database, month)
+    late = AboutToCommit(book.database)
+    taking = asyncio.create_task(
+        pruning.take_out(cast("Database", late), "test", month, None, lambda _: None)
+    )
+    await late.waits.wait()
+
+    async def proof() -> Proof:
+        async with book.database.transaction() as connection:
+            return await verify(connection, in_turn=turn == "in turn")
+
+    proving = asyncio.create_task(proof())
+    await somebody_waits(book)
+    late.go_on.set()
+    await taking
+    assert (await proving).differences == ()
+
+
+async def test_a_proof_that_waited_for_its_turn_sees_what_was_done_meanwhile(past: Past) -> None:
+    book = past.book
+    team = book.team()
+
+    async def proof() -> Proof:
+        async with book.database.transaction() as connection:
+            return await verify(connection, in_turn=True)
+
+    async with book.database.transaction() as connection:
+        await verify(connection)
+        waiting = asyncio.create_task(proof())
+        await somebody_waits(book)
+        placed = await try_place(book.ledger, team.order())
+        assert placed is not None
+    assert (await waiting).checked.holds == 1
+
+
+async def test_the_proofs_of_a_prune_have_time_for_large_months(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = []
+
+    async def proof(connection: AsyncConnection, **how: Any) -> Proof:
+        found = await verify(connection, **how)
+        allowed.append(await connection.scalar(sql("SHOW statement_timeout")))
+        return found
+
+    monkeypatch.setattr("gateway.cli.pruning.verify", proof)
+    past.go(at(months_ago(2), 3))
+    await past.call(past.book.team())
+    past.go(NOW)
+    await prune(past.book, months_ago(1))
+    assert allowed == ["1h", "1h"]
+
+
+async def test_only_what_a_run_has_detached_is_dropped_and_by_two_at_once_too(past: Past) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    await past.call(book.team())
+    past.go(NOW)
+    with pytest.raises(Killed):
+        await prune(book, months_ago(1), stop=f"{month:%Y-%m}: dropping")
+    own = f"ledger_entries_{month:%Y_%m}"  # of an export, say
+    book.sql.execute(f"DROP TABLE {own}; CREATE TABLE {own} AS SELECT 'read back from an export' AS row")
+    left = [f"attempts_{month:%Y_%m}", f"holds_{month:%Y_%m}"]
+    assert await asyncio.gather(*(pruning.drop_left_over(book.database) for _ in range(2))) == [left, left]
+    assert await prune(book, months_ago(1)) == []
+    assert book.rows(f"SELECT row FROM {own}")
+
+
+RECORD = """
+INSERT INTO idempotency_records (hold_id, team_id, key_id, operation, fingerprint, state, body_path, expires_at)
+VALUES (%s, %s, 'k', 'o', '', 'ended', %s, now() - interval '1 day')
+"""
+
+
+async def test_records_that_expire_meanwhile_are_in_nobodys_way_and_none_leaves_its_file_behind(
+    past: Past, tmp_path: Path
+) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    team = book.team()
+    holds = [await past.call(team) for _ in range(3)]
+    past.go(NOW)
+    for hold, path in zip(holds, ("a-file", None, None), strict=True):
+        book.sql.execute(RECORD, (hold, team.id, path))
+    await prune(book, months_ago(4))
+    await pruning.freeze(book.database, month)
+    exported = await month_export.export(book.database, month, tmp_path)
+    book.sql.execute("DELETE FROM idempotency_records WHERE hold_id = %s", (holds[1],))
+    done = await pruning.take_out(book.database, "test", month, exported, lambda _: None)
+    assert (exported.counts.records, done.counts.records) == (3, 2)
+    assert await Records(book.database).clear() == ["a-file"]
+    assert book.rows("SELECT FROM idempotency_records") == []
+
+
+async def test_what_changed_since_the_export_is_named(past: Past, tmp_path: Path) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    team = book.team()
+    while not book.rows("SELECT FROM tasks"):
+        await past.call(team)
+    past.go(NOW)
+    await prune(book, months_ago(4))
+    await pruning.freeze(book.database, month)
+    exported = await month_export.export(book.database, month, tmp_path)
+    book.sql.execute("DELETE FROM tasks")
+    with pytest.raises(MonthNotPrunedError, match="1 tasks were exported and 0 are there"):
+        await pruning.take_out(book.database, "test", month, exported, lambda _: None)
+
+
+async def test_an_export_of_another_installation_is_left_alone(past: Past, tmp_path: Path) -> None:
+    book, month = past.book, months_ago(2)
+    past.go(at(month, 3))
+    await past.call(book.team())
+    past.go(NOW)
+    place = tmp_path / f"{month:%Y-%m}"
+    with pytest.raises(Killed):  # its own, of a run that was stopped after it, is taken up
+        await prune(book, months_ago(1), tmp_path, f"{month:%Y-%m}: comparing")
+    await month_export.export(book.database, month, tmp_path)
+
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["files"]["ledger_entries.jsonl.gz"]["sha256"] = "that of another installation"
+    for foreign in (json.dumps(manifest), "no manifest of ours"):
+        (place / "manifest.json").write_text(foreign)
+        before = {path.name: path.read_bytes() for path in place.iterdir()}
+        with pytest.raises(MonthNotPrunedError, match=f"{place} has another export, of another installation"):
+            await prune(book, months_ago(1), tmp_path)
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    assert book.rows("SELECT FROM pruned_months") == []
+    assert len(await prune(book, months_ago(1), tmp_path / "own")) == 1
+
+
+async def test_what_was_exported_is_on_the_disk_with_the_names_of_its_folders(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, real = [], os.fsync
+
+    def fsync(number: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{number}").readlink())
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    place = tmp_path / "exports" / f"{months_ago(2):%Y-%m}"
+    past.go(at(months_ago(2), 3))
+    await past.call(past.book.team())
+    past.go(NOW)
+    await prune(past.book, months_ago(1), place.parent)
+    assert synced[-2:] == [place, place.parent]
+    assert len(synced) == 5 + 1 + 1 + 2, "each file, their names, the manifest, its name and the month's"

@@ -340,6 +340,15 @@ def test_the_reconciler_is_behind(lag: float, stretched: float, behind: bool) ->
     assert [one.kind for one in found] == (["reconciler_behind"] if behind else [])
 
 
+def test_a_month_without_partitions_is_named_while_it_has_none() -> None:
+    watcher = Watcher()
+    both, one = (Snapshot(now=START, unmade=months) for months in (("2026-11", "2026-12"), ("2026-12",)))
+    assert watcher.see(both) == (["partitions_missing"], [])
+    assert watcher.raised[-1].summary.startswith("The partitions of 2026-11 and 2026-12 are not made")
+    assert watcher.see(one) == ([], [])
+    assert watcher.see(Snapshot(now=START)) == ([], ["partitions_missing"])
+
+
 def test_a_refused_price_book_is_one_alert_and_resolved_after_silence() -> None:
     watcher = Watcher()
     refused = Snapshot(now=START, own=OwnFacts(price_book_problems=("line 3: no", "line 4: no")))
@@ -365,6 +374,7 @@ def test_every_kind_can_be_raised() -> None:
             CostNews(kind="odd_cost", model="m", day="2026-11-01", count=1, task_id="t"),
         ),
         lag=99,
+        unmade=("2026-12",),
         own=OwnFacts(price_book_problems=("x",)),
     )
     assert {one.kind for one in findings(snapshot, THRESHOLDS) if one.firm} == set(KINDS)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cache.line import Asked, CacheGone, Line
+from gateway.cache.wire import ReplyError
 from tests.fakes.cache import FakeAddress, FakeWire
 
 
@@ -51,6 +52,41 @@ async def test_commands_of_one_batch_go_out_in_one_write() -> None:
     loop = asyncio.get_running_loop()
     rig.line.send([Asked(b"%d " % number, loop.create_future(), 9.0) for number in range(3)])
     assert wire.sent == [b"0 1 2 "]
+
+
+@pytest.mark.parametrize("refused", [None, 0, 1])
+async def test_commands_asked_together_have_the_last_one_s_reply_or_the_first_error(
+    refused: int | None,
+) -> None:
+    rig = Rig()
+    wire = await rig.open()
+    together = Asked(b"0 1 2 ", asyncio.get_running_loop().create_future(), 9.0, replies=3)
+    rig.line.send([together])
+    alone = rig.ask(3)
+    replies: list[Any] = [b"zero", b"one", b"two"]
+    if refused is not None:
+        replies[refused] = ReplyError("ERR")
+    for reply in replies:
+        assert not together.reply.done()
+        wire.heard(reply)
+    wire.heard(b"three")
+    wanted = b"two" if refused is None else replies[refused]
+    assert (await together.reply, await alone.reply) == (wanted, b"three")
+    assert rig.answered == [wanted, b"three"]
+
+
+async def test_commands_asked_together_that_are_too_late_all_keep_their_places() -> None:
+    rig = Rig()
+    wire = await rig.open()
+    together = Asked(b"0 1 ", asyncio.get_running_loop().create_future(), 9.0, replies=2)
+    rig.line.send([together])
+    alone = rig.ask(2)
+    wire.heard(b"zero")
+    together.fail(CacheGone("late"))
+    wire.heard(b"one")
+    assert not alone.reply.done()
+    wire.heard(b"two")
+    assert (await alone.reply, rig.answered) == (b"two", [b"two"])
 
 
 async def test_the_reply_of_a_caller_that_left_is_thrown_away() -> None:

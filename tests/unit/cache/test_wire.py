@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cache.wire import Address, ReplyError, Wire, pack
+from gateway.cache.address import Address
+from gateway.cache.wire import ReplyError, Wire, pack
 from tests.fakes.certificate import self_signed
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from gateway.admin.api.routes import ROUTES
 from gateway.cli.examples import EXAMPLES
-from gateway.cli.main import app
+from gateway.cli.main import command_line
 
 STAYING = {"serve", "quickstart", "sandbox"}  # until they are stopped
 # Flags that are no field of the API: they choose what is done, or how it is printed.
@@ -25,7 +25,7 @@ OWN = {
 
 
 def _commands() -> Iterator[tuple[str, Any]]:
-    for noun, found in get_command(app).commands.items():  # type: ignore[attr-defined]
+    for noun, found in get_command(command_line()).commands.items():  # type: ignore[attr-defined]
         verbs = getattr(found, "commands", None)
         yield from ((f"{noun} {verb}", command) for verb, command in (verbs or {}).items())
         if verbs is None:
@@ -72,7 +72,7 @@ def test_a_command_takes_json_and_names_its_flags_as_the_api_does(name: str) -> 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_help_of_a_command_ends_with_an_example(name: str) -> None:
-    result = CliRunner().invoke(app, [*name.split(), "--help"])
+    result = CliRunner().invoke(command_line(), [*name.split(), "--help"])
     assert result.exit_code == 0
     assert COMMANDS[name].help
     assert "Example:\n    pixapi-gateway " + name in result.stdout
@@ -101,6 +101,6 @@ def test_an_example_can_be_typed(name: str) -> None:
     ],
 )
 def test_a_slip_in_a_word_is_answered_with_what_was_meant(arguments: list[str], meant: str) -> None:
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(command_line(), arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"Did you mean '{meant}'?" in result.stderr

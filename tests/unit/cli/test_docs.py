@@ -7,14 +7,14 @@ from pathlib import Path
 from typer.main import get_command
 
 from gateway.admin.api.routes import ROUTES
-from gateway.cli.main import app
+from gateway.cli.main import command_line
 
 DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_every_command_and_flag_is_documented() -> None:
     text = (DOCS / "cli.md").read_text()
-    nouns = get_command(app).commands  # type: ignore[attr-defined]
+    nouns = get_command(command_line()).commands  # type: ignore[attr-defined]
     for noun, group in nouns.items():
         for verb, command in getattr(group, "commands", {}).items():
             assert f"{noun} {verb}" in text or f"· `{verb} " in text, (noun, verb)

@@ -9,7 +9,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from gateway import __version__
-from gateway.cli.main import app, asks_for_json, with_config_first
+from gateway.cli.main import COMMANDS, COMPLETES, asked_for, asks_for_json, command_line, with_config_first
 
 CONTRACT = {
     "db": {"upgrade", "downgrade", "current"},
@@ -28,7 +28,7 @@ HEAVY = ("sqlalchemy", "psycopg", "starlette", "cryptography", "rich.console", "
 
 
 def test_every_noun_has_its_verbs_and_each_takes_json() -> None:
-    nouns = get_command(app).commands  # type: ignore[attr-defined]
+    nouns = get_command(command_line()).commands  # type: ignore[attr-defined]
     for noun, verbs in CONTRACT.items():
         found = nouns[noun].commands
         assert verbs <= set(found)
@@ -40,8 +40,8 @@ def test_every_noun_has_its_verbs_and_each_takes_json() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from gateway.cli.main import app\n"
-        "assert CliRunner().invoke(app, ['teams', 'create', '--help']).exit_code == 0\n"
+        "import sys; from typer.testing import CliRunner; from gateway.cli.main import command_line\n"
+        "assert CliRunner().invoke(command_line(), ['teams', 'create', '--help']).exit_code == 0\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run(
@@ -50,8 +50,31 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["teams", "list"], ("teams",)),
+        (["--config", "d", "serve"], ("serve",)),
+        (["--config=d", "serve", "--help"], ("serve",)),
+        (["--help"], tuple(COMMANDS)),
+        (["--version"], tuple(COMMANDS)),
+        (["team", "list"], tuple(COMMANDS)),
+        (["--config", "teams"], tuple(COMMANDS)),
+        ([], tuple(COMMANDS)),
+    ],
+)
+def test_only_what_is_asked_for_is_loaded(arguments: list[str], names: tuple[str, ...]) -> None:
+    assert asked_for(arguments) == names
+
+
+def test_a_shell_that_completes_is_told_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMPLETES, "complete_bash")
+    assert asked_for(["teams"]) == tuple(COMMANDS)
+    assert get_command(command_line()).commands.keys() == COMMANDS.keys()  # type: ignore[attr-defined]
+
+
 def test_the_version_is_printed() -> None:
-    result = CliRunner().invoke(app, ["--version"])
+    result = CliRunner().invoke(command_line(), ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"pixapi-gateway {__version__}\n")
 
 
@@ -60,7 +83,7 @@ def test_the_version_is_printed() -> None:
     [(["team"], "teams"), (["teams", "creat"], "create"), (["teams", "create", "--nam", "x"], "--name")],
 )
 def test_a_slip_is_answered_with_what_was_meant(arguments: list[str], meant: str) -> None:
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(command_line(), arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert meant in result.stderr
 

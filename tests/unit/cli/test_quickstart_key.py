@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from gateway.cli import quickstart_children
 from gateway.cli.embedded import EmbeddedServerError
-from gateway.cli.main import app
+from gateway.cli.main import command_line
 
 
 @pytest.mark.parametrize("given", ["sk_…", "sk_...", "sk_live two words", "sk_live_ümlaut", "x" * 513])
@@ -22,7 +22,9 @@ def test_what_is_no_key_is_refused_without_repeating_it(
 
     monkeypatch.setattr(quickstart_children, "quickstart_children", started)
     data = tmp_path / "data"
-    result = CliRunner().invoke(app, ["quickstart", "--data", str(data)], env={"PIXAPI_KEY": given})
+    result = CliRunner().invoke(
+        command_line(), ["quickstart", "--data", str(data)], env={"PIXAPI_KEY": given}
+    )
     assert result.exit_code == 2
     assert result.stderr.startswith("PIXAPI_KEY is not a Pixapi key: ")
     assert given not in result.output

@@ -63,6 +63,7 @@ async def test_after_the_first_byte_nothing_else_is_sent(error: Exception) -> No
 
     async def send(message: object) -> None:
         assert isinstance(message, dict)
+        exchange.status = message["status"]  # as request_context does above it
         sent.messages.append(message)
 
     with pytest.raises(type(error)):

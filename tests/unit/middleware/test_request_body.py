@@ -1,10 +1,27 @@
-"""How slowly a body may come."""
+"""How a body is read: in whatever pieces it comes, how slowly it may come, and what it is known by."""
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+from uuid import UUID
 
-from gateway.middleware.request_body import trickles
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.errors import GatewayError
+from gateway.middleware.request_body import RequestBodyMiddleware, trickles
+from gateway.proxy.exchange import exchange_of
+from gateway.proxy.generation import Operation
+from gateway.proxy.multipart import FormLimits
+from gateway.proxy.paid_calls import PaidCalls
+from gateway.spool import SpoolBudget
+from tests.fakes.asgi import http, with_exchange
+from tests.fakes.principals import principal
 
 
 @pytest.mark.parametrize(
@@ -21,3 +38,115 @@ from gateway.middleware.request_body import trickles
 )
 def test_after_half_a_minute_a_body_keeps_a_rate(size: int, seconds: float, too_slow: bool) -> None:
     assert trickles(size, seconds) is too_slow
+
+
+class Reading:
+    """A paid route that keeps what it learns of the body, behind a client that sends these pieces."""
+
+    def __init__(self, folder: Path, pieces: Sequence[bytes], *, pause: float = 0.0) -> None:
+        self.spool = SpoolBudget(64 * 1024 * 1024, folder)
+        self.raw = b""
+        self.fingerprint = b""
+        self.left = list(pieces)
+        self._pause = pause
+
+    async def ask(
+        self, content_type: bytes, *, idle_timeout: float = 5.0, max_json_bytes: int = 1000, team: int = 1
+    ) -> None:
+        middleware = RequestBodyMiddleware(
+            self,
+            operation=Operation.IMAGES_EDITS,
+            spool=self.spool,
+            paid_calls=PaidCalls(1),
+            max_json_bytes=max_json_bytes,
+            form_limits=FormLimits(),
+            idle_timeout=idle_timeout,
+        )
+        scope = http("POST", "/v1/images/edits", [(b"content-type", content_type)])
+        with_exchange(scope, principal=replace(principal(), team_id=UUID(int=team)))
+        await middleware(scope, self.receive, cast("Send", None))
+        assert self.spool.used == 0
+
+    async def receive(self) -> Message:
+        await asyncio.sleep(self._pause)
+        if not self.left:
+            return {"type": "http.disconnect"}
+        piece = self.left.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(self.left)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = exchange_of(scope).body
+        assert body is not None
+        self.raw, self.fingerprint = b"".join([part async for part in body.raw.chunks()]), body.fingerprint
+
+
+JSON = b"application/json"
+DOCUMENT = b'{"model": "m", "prompt": "p"}'
+
+
+def form(boundary: str, image: bytes) -> tuple[bytes, bytes]:
+    """Its content type, and the form."""
+    parts = [
+        b'name="model"\r\n\r\nm',
+        b'name="prompt"\r\n\r\np',
+        b'name="image"; filename="a.png"\r\n\r\n' + image,
+    ]
+    mark = b"--" + boundary.encode()
+    body = b"".join(mark + b"\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts)
+    return f"multipart/form-data; boundary={boundary}".encode(), body + mark + b"--\r\n"
+
+
+def cut(body: bytes, size: int) -> list[bytes]:
+    return [body[start : start + size] for start in range(0, len(body), size)]
+
+
+@pytest.mark.parametrize(
+    "pieces", [[DOCUMENT], cut(DOCUMENT, 1), [b"", DOCUMENT[:9], b"", DOCUMENT[9:], b""]]
+)
+async def test_a_json_body_is_read_however_it_is_cut(tmp_path: Path, pieces: list[bytes]) -> None:
+    route = Reading(tmp_path, pieces)
+    await route.ask(JSON)
+    assert (route.raw, route.left) == (DOCUMENT, [])
+
+
+async def test_a_json_body_is_not_read_far_beyond_its_limit(tmp_path: Path) -> None:
+    route = Reading(tmp_path, [b" " * 100] * 50)
+    with pytest.raises(GatewayError) as caught:
+        await route.ask(JSON, max_json_bytes=1000)
+    assert (caught.value.status, len(route.left)) == (413, 39)
+
+
+@pytest.mark.parametrize("content_type", [JSON, form("b", b"")[0]])
+async def test_each_piece_has_the_idle_time_anew(tmp_path: Path, content_type: bytes) -> None:
+    body = DOCUMENT if content_type is JSON else form("b", b"")[1]
+    route = Reading(tmp_path, cut(body, len(body) // 7), pause=0.1)
+    await route.ask(content_type, idle_timeout=0.5)
+    assert route.raw == body
+    late = Reading(tmp_path, cut(body, len(body) // 2), pause=0.3)
+    with pytest.raises(GatewayError, match=r"No byte of the request's body came for 0\.1 s") as caught:
+        await late.ask(content_type, idle_timeout=0.1)
+    assert caught.value.status == 408
+
+
+@pytest.mark.parametrize("content_type", [JSON, form("b", b"")[0]])
+async def test_who_leaves_midway_has_no_call(tmp_path: Path, content_type: bytes) -> None:
+    route = Reading(tmp_path, [])
+    await route.ask(content_type)
+    assert route.fingerprint == b""
+
+
+async def test_a_large_form_is_spooled_as_it_came_and_known_by_its_parts_and_team(tmp_path: Path) -> None:
+    image = os.urandom(3_000_000)
+
+    async def fingerprint(boundary: str, image: bytes, size: int, team: int = 1) -> bytes:
+        content_type, body = form(boundary, image)
+        route = Reading(tmp_path, cut(body, size))
+        await route.ask(content_type, team=team)
+        assert route.raw == body
+        return route.fingerprint
+
+    first = await fingerprint("one", image, 65_536)
+    assert first == await fingerprint("two", image, 262_144)
+    others = {await fingerprint("one", image[:-1] + bytes([image[-1] ^ 1]), 65_536)}
+    others |= {await fingerprint("one", image[1:], 65_536), await fingerprint("one", image, 65_536, team=2)}
+    assert len(others | {first}) == 4

@@ -14,6 +14,7 @@ from gateway.errors import GatewayError
 from gateway.proxy.multipart import PRICED_FIELDS, Form, FormFile, FormLimits, FormReader, boundary_of
 
 BOUNDARY = b"----WebKitFormBoundary7MA4YWxkTrZu0gW"
+SECRET = b"team"
 LIMITS = FormLimits(
     max_bytes=100_000, max_files=3, max_file_bytes=20_000, max_fields=10, max_text_bytes=30_000
 )
@@ -39,7 +40,7 @@ MODEL = field(b"model", b"gpt-image-2")
 
 
 def read(body: bytes, limits: FormLimits = LIMITS, size: int = 65536, boundary: bytes = BOUNDARY) -> Form:
-    reader = FormReader(boundary, limits)
+    reader = FormReader(boundary, limits, SECRET)
     for start in range(0, len(body), size):
         reader.feed(body[start : start + size])
     return reader.finish()
@@ -189,7 +190,7 @@ def test_everything_else_is_refused(body: bytes, status: int, said: str, size: i
     ("max_bytes", "said"), [(15_000, "form is larger than 15,000"), (90_000, "file in the")]
 )
 def test_what_is_too_large_is_refused_as_soon_as_it_is_known(max_bytes: int, said: str) -> None:
-    reader = FormReader(BOUNDARY, FormLimits(max_bytes=max_bytes, max_file_bytes=15_000))
+    reader = FormReader(BOUNDARY, FormLimits(max_bytes=max_bytes, max_file_bytes=15_000), SECRET)
     reader.feed(MODEL + file(b"image", b"")[:-2])
     reader.feed(b"x" * 10_000)
     with pytest.raises(GatewayError, match=said) as caught:
@@ -249,7 +250,7 @@ def test_hostile_part_heads_take_little_time() -> None:
 def test_large_files_take_little_memory() -> None:
     limits = FormLimits()
     chunk = b"\r\n--x" * 13_000
-    reader = FormReader(BOUNDARY, limits)
+    reader = FormReader(BOUNDARY, limits, SECRET)
     reader.feed(MODEL)
     tracemalloc.start()
     try:
@@ -279,7 +280,7 @@ def test_every_file_is_counted_wherever_the_chunks_are_cut(
     parts: list[tuple[str, bytes]], cuts: list[int]
 ) -> None:
     body = b"".join(file(b"f" + name.encode(), value) for name, value in parts) + END
-    reader = FormReader(BOUNDARY, LIMITS)
+    reader = FormReader(BOUNDARY, LIMITS, SECRET)
     position = 0
     for cut in cuts * (len(body) // sum(cuts) + 1):
         reader.feed(body[position : position + cut])
@@ -306,18 +307,20 @@ def test_any_bytes_are_a_form_or_a_400(junk: bytes, size: int) -> None:
 # The same form, whatever its boundary ------------------------------------------------------------------------
 
 
-def digest(boundary: bytes, parts: list[tuple[str, str | None, bytes]], step: int = 7) -> bytes:
+def digest(
+    boundary: bytes, parts: list[tuple[str, str | None, bytes]], step: int = 7, secret: bytes = SECRET
+) -> bytes:
     body = b""
     for name, filename, data in parts:
         file = "" if filename is None else f'; filename="{filename}"'
         head = f'Content-Disposition: form-data; name="{name}"{file}'
         body += b"--" + boundary + b"\r\n" + head.encode() + b"\r\n\r\n" + data + b"\r\n"
     body += b"--" + boundary + b"--\r\n"
-    reader = FormReader(boundary, FormLimits())
+    reader = FormReader(boundary, FormLimits(), secret)
     for start in range(0, len(body), step):
         reader.feed(body[start : start + step])
     reader.finish()
-    return reader.sha256
+    return reader.digest
 
 
 PARTS: list[tuple[str, str | None, bytes]] = [
@@ -347,3 +350,8 @@ def test_a_form_s_digest_does_not_know_its_boundary() -> None:
 )
 def test_another_form_has_another_digest(other: list[tuple[str, str | None, bytes]]) -> None:
     assert digest(b"one", other) != digest(b"one", PARTS)
+
+
+def test_a_form_s_digest_is_another_for_another_secret() -> None:
+    assert len(digest(b"one", PARTS)) == 32
+    assert digest(b"one", PARTS, secret=b"other") != digest(b"one", PARTS)

@@ -67,7 +67,6 @@ async def test_a_process_that_ends_takes_no_more_and_waits_for_those_under_way()
     seat, about_to_start = calls.take_seat(), calls.take_seat()
     seat.start(until(event))
     calls.shut()
-    assert calls.is_shut
     assert "ending" in refused(calls).message
     ended = asyncio.create_task(calls.ended())
     event.set()
@@ -111,7 +110,7 @@ async def test_a_call_that_fails_is_logged_and_gives_its_seat_back(caplog: pytes
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_who_asks_learns_when_the_seat_of_a_call_is_given_back(fails: bool) -> None:
+async def test_what_a_call_has_taken_is_given_back_when_it_ends(fails: bool) -> None:
     calls, event, told = PaidCalls(1), asyncio.Event(), []
 
     async def call() -> None:
@@ -119,39 +118,62 @@ async def test_who_asks_learns_when_the_seat_of_a_call_is_given_back(fails: bool
         if fails:
             raise RuntimeError("a defect")
 
-    seat = calls.take_seat()
-    seat.when_given_back(lambda: told.append(calls.under_way))
+    seat = calls.take_seat(lambda: told.append(calls.under_way))
+    assert not seat.started
     task = seat.start(call())
-    seat.when_given_back(lambda: told.append(calls.under_way))
     seat.close()  # the request has ended, the call has not
     await asyncio.sleep(0)
-    assert told == []
+    assert (seat.started, told) == (True, [])
     event.set()
     await asyncio.wait({task})
     await asyncio.sleep(0)
-    assert told == [0, 0]
-    seat.when_given_back(lambda: told.append(7))
-    assert told == [0, 0, 7]
+    assert told == [0]
 
 
-async def test_a_call_that_is_given_up_gives_its_seat_back() -> None:
-    calls, told = PaidCalls(1), []
+async def test_a_call_is_over_when_what_it_has_taken_is_free() -> None:
+    calls = PaidCalls(1)
+    freeing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    seat = calls.take_seat(lambda: freeing)
+    task = seat.start(asyncio.sleep(0, "done"))
+    over = asyncio.create_task(seat.over())
+    await asyncio.wait({task})
+    await asyncio.sleep(0.01)
+    assert (calls.under_way, over.done()) == (0, False)
+    freeing.set_exception(OSError("not in time"))
+    await asyncio.wait_for(over, 1)
+    assert task.result() == "done"
+
+
+async def test_who_waits_for_a_call_s_end_may_be_cancelled() -> None:
+    calls, event = PaidCalls(1), asyncio.Event()
     seat = calls.take_seat()
+    task = seat.start(until(event))
+    over = asyncio.create_task(seat.over())
+    await asyncio.sleep(0)
+    over.cancel()
+    await asyncio.wait({over})
+    assert over.cancelled()
+    event.set()
+    assert await task == "done"
+    await asyncio.sleep(0)
+    assert calls.under_way == 0
+
+
+async def test_a_call_that_is_given_up_gives_everything_back() -> None:
+    calls, told = PaidCalls(1), []
+    seat = calls.take_seat(lambda: told.append(True))
     seat.start(until(asyncio.Event()))
-    seat.when_given_back(lambda: told.append(True))
-    await asyncio.sleep(0)
-    await calls.give_up()
-    await asyncio.sleep(0)
-    assert told == [True]
+    await calls.give_up()  # before it has done anything
+    await asyncio.wait_for(seat.over(), 1)
+    assert (told, calls.under_way) == ([True], 0)
 
 
 def test_a_seat_without_a_call_is_given_back_by_its_request() -> None:
     calls, told = PaidCalls(1), []
-    seat = calls.take_seat()
-    seat.when_given_back(lambda: told.append(True))
+    seat = calls.take_seat(lambda: told.append(True))
     seat.close()
     seat.close()
-    assert told == [True]
+    assert (told, calls.under_way) == ([], 0)  # what else the request has taken is its own to give back
 
 
 @given(st.lists(st.sampled_from(["take", "close", "start", "finish"]), max_size=60), st.integers(1, 5))

@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.repeats import recent
 from gateway.repeats.answer import Answer, Bytes
-from gateway.repeats.recent import RecentCalls
+from gateway.repeats.recent import Recent, RecentCalls
 
 ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
 
@@ -18,8 +18,8 @@ ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
 class Freed(list[UUID]):
     """Whose answers were freed."""
 
-    def ending(self, calls: RecentCalls, hold: UUID, size: int = 10) -> None:
-        calls.end(hold, Answer(200, body=Bytes(b"x" * size)), lambda: self.append(hold))
+    def ending(self, calls: RecentCalls, call: Recent, size: int = 10) -> None:
+        calls.end(call, Answer(200, body=Bytes(b"x" * size)), lambda: self.append(call.hold_id))
 
 
 @pytest.fixture
@@ -38,33 +38,33 @@ async def read(calls: RecentCalls, hold: UUID) -> Answer | None:
 
 
 async def test_who_asks_while_it_runs_waits(calls: RecentCalls, freed: Freed) -> None:
-    calls.begin(ONE)
+    one = calls.begin(ONE, by_key=False)
     waiting = [asyncio.create_task(read(calls, ONE)) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()
-    freed.ending(calls, ONE)
+    freed.ending(calls, one)
     found = await asyncio.gather(*waiting[1:])
     assert all(answer is not None and answer.status == 200 for answer in found)
     assert await read(calls, TWO) is None
 
 
 async def test_an_answer_that_is_read_is_freed_after_it(calls: RecentCalls, freed: Freed) -> None:
-    calls.begin(ONE)
-    freed.ending(calls, ONE)
+    one = calls.begin(ONE, by_key=False)
+    freed.ending(calls, one)
     async with calls.answer(ONE):
-        calls.drop(ONE)
+        calls.drop(one)
         assert freed == []
         assert await read(calls, ONE) is None
     assert freed == [ONE]
-    calls.drop(ONE)
+    calls.drop(one)
     assert freed == [ONE]
 
 
 async def test_a_call_that_never_answers_tells_those_who_wait(calls: RecentCalls) -> None:
-    calls.begin(ONE)
+    one = calls.begin(ONE, by_key=False)
     waiting = asyncio.create_task(read(calls, ONE))
     await asyncio.sleep(0)
-    calls.drop(ONE)
+    calls.drop(one)
     with pytest.raises(GatewayError) as caught:
         await waiting
     assert (caught.value.reason, caught.value.retry) == ("upstream_outcome_unknown", False)
@@ -74,17 +74,20 @@ async def test_only_what_was_written_out_goes_for_want_of_room(
     calls: RecentCalls, freed: Freed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent, "MOST_BYTES", 100)
-    for hold in (ONE, TWO, THREE):
-        calls.begin(hold)
-    freed.ending(calls, ONE, 60)
-    freed.ending(calls, TWO, 60)
+    one, two, three = (calls.begin(hold, by_key=False) for hold in (ONE, TWO, THREE))
+    freed.ending(calls, one, 60)
+    freed.ending(calls, two, 60)
     assert freed == []
-    calls.written(TWO)
-    freed.ending(calls, THREE, 30)
+    two.written = True
+    freed.ending(calls, three, 30)
     assert freed == [TWO]
     assert calls.bytes == 90
 
 
-async def test_an_answer_nobody_asked_to_keep_is_freed_at_once(calls: RecentCalls, freed: Freed) -> None:
-    freed.ending(calls, ONE)
+async def test_the_answer_of_a_call_that_was_forgotten_is_freed_at_once(
+    calls: RecentCalls, freed: Freed
+) -> None:
+    one = calls.begin(ONE, by_key=False)
+    calls.drop(one)
+    freed.ending(calls, one)
     assert (freed, calls.bytes) == ([ONE], 0)

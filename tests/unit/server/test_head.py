@@ -14,16 +14,44 @@ LINE = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\n"
         (b"", 0, False),
         (b"Content-Length: 0\r\n", 0, False),
         (b"content-length:\t12 \r\n", 12, False),
-        (b"Transfer-Encoding: Chunked\r\n", -1, True),
+        (b"Transfer-Encoding: Chunked\r\n", 0, True),
         (b"X: Content-Length: 5\r\n", 0, False),
         (b"X-Content-Length: 5\r\n", 0, False),
     ],
 )
 def test_where_the_body_ends(fields: bytes, length: int, chunked: bool) -> None:
-    data = LINE + fields + b"\r\n"
-    head = read_head(data)
-    assert (head.length, head.chunked, head.data) == (length, chunked, data)
-    assert head.has_body == (length != 0)
+    framing = read_head(LINE + fields + b"\r\n").framing
+    assert (framing.length, framing.chunked, framing.has_body) == (length, chunked, bool(length) or chunked)
+
+
+def test_what_a_head_says() -> None:
+    head = read_head(
+        b"GET /v1/a%20b//c?d=1?2 HTTP/1.1\r\nHost:x:1\r\nX-A: \t b  c \t\r\nx-a:\r\nX: \xe4: d\r\n\r\n"
+    )
+    assert head[:4] == ("GET", b"/v1/a%20b//c", b"d=1?2", "1.1")
+    assert head.fields == [(b"host", b"x:1"), (b"x-a", b"b  c"), (b"x-a", b""), (b"x", b"\xe4: d")]
+    assert read_head(b"GET / HTTP/1.1\r\n\r\n")[:5] == ("GET", b"/", b"", "1.1", [])
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "closes", "expects_continue"),
+    [
+        (b"1.1", b"", False, False),
+        (b"1.1", b"Connection: keep-alive\r\n", False, False),
+        (b"1.1", b"Connection: closed\r\n", False, False),
+        (b"1.1", b"Connection: x, Close\r\n", True, False),
+        (b"1.1", b"Connection: x\r\nConnection: close\r\n", True, False),
+        (b"1.0", b"", True, False),
+        (b"1.0", b"Connection: keep-alive\r\n", True, False),
+        (b"1.1", b"Expect: 100-Continue\r\n", False, True),
+        (b"1.1", b"Expect: 200-ok\r\n", False, False),
+    ],
+)
+def test_what_becomes_of_the_connection(
+    version: bytes, fields: bytes, closes: bool, expects_continue: bool
+) -> None:
+    framing = read_head(b"GET / HTTP/" + version + b"\r\n" + fields + b"\r\n").framing
+    assert (framing.closes, framing.expects_continue) == (closes, expects_continue)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +110,8 @@ def test_malformed_fields(fields: bytes) -> None:
         b"GET /\xff HTTP/1.1",
         b"GET /a#b HTTP/1.1",
         b"get / HTTP/1.1",
+        b"BREW / HTTP/1.1",
+        b"PROPFINDS / HTTP/1.1",
         b"GET http://169.254.169.254/ HTTP/1.1",
         b"GET x HTTP/1.1",
         b"OPTIONS * HTTP/1.1",
@@ -100,7 +130,7 @@ def test_malformed_request_lines(line: bytes) -> None:
 def test_a_chunked_body_needs_http_1_1() -> None:
     with pytest.raises(GatewayError):
         read_head(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n")
-    assert read_head(b"POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\n").length == 3
+    assert read_head(b"POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\n").framing.length == 3
 
 
 def test_limits_are_exact() -> None:
@@ -110,7 +140,7 @@ def test_limits_are_exact() -> None:
         return start + filler + b"\r\n"
 
     for allowed in (head(target=MAX_TARGET), head(fields=MAX_FIELDS), head(size=MAX_HEAD)):
-        assert read_head(allowed).data == allowed
+        assert read_head(allowed).method == "GET"
     assert len(head(size=MAX_HEAD)) == MAX_HEAD
     for refused, status in (
         (head(target=MAX_TARGET + 1), 414),
@@ -125,15 +155,17 @@ def test_limits_are_exact() -> None:
 @pytest.mark.parametrize(
     ("connection", "left"),
     [
-        (b"Connection: Upgrade, HTTP2-Settings\r\n", b""),
-        (b"Connection: keep-alive, Upgrade\r\n", b"connection: keep-alive\r\n"),
-        (b"connection: close,upgrade , x-hop\r\n", b"connection: close, x-hop\r\n"),
-        (b"Connection: upgrade\r\nConnection: close\r\n", b"connection: close\r\n"),
+        (b"Connection: Upgrade, HTTP2-Settings\r\n", []),
+        (b"Connection: keep-alive, Upgrade\r\n", [b"keep-alive"]),
+        (b"connection: close,upgrade , x-hop\r\n", [b"close, x-hop"]),
+        (b"Connection: upgrade\r\nConnection: close\r\n", [b"close"]),
     ],
 )
-def test_an_offer_to_upgrade_is_taken_out(connection: bytes, left: bytes) -> None:
+def test_an_offer_to_upgrade_is_taken_out(connection: bytes, left: list[bytes]) -> None:
     head = read_head(LINE + connection + b"uPgrade: h2c\r\nHTTP2-Settings: AAEAAE\r\nX: upgrade: h2c\r\n\r\n")
-    assert head.data == LINE + left + b"X: upgrade: h2c\r\n\r\n"
+    options = [(b"connection", value) for value in left]
+    assert head.fields == [(b"host", b"x"), *options, (b"x", b"upgrade: h2c")]
+    assert head.framing.closes == any(b"close" in value for value in left)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,15 @@ def test_big_bodies_arrive_whole(server: Served, size: int) -> None:
         assert (seen["length"], seen["body"]) == (size, hashlib.sha256(body).hexdigest())
 
 
+def test_a_body_in_tiny_chunks_takes_little_time(server: Served) -> None:
+    """Thousands of chunks come in one read, before the application can take any of them."""
+    body = hashlib.shake_128(b"seed").digest(100_000)
+    began = time.process_time()
+    seen = server.ask(chunked("/x", body, 1)).json
+    assert (seen["length"], seen["body"]) == (len(body), hashlib.sha256(body).hexdigest())
+    assert time.process_time() - began < 3
+
+
 def test_a_client_that_does_not_read_pauses_only_itself(server: Served) -> None:
     with server.connect() as slow:
         slow.send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -1,17 +1,25 @@
-"""An upstream client for tests: its spool, and an environment without proxies."""
+"""An upstream client for tests: its spool, and an environment without proxies. All of it on both loops: transports
+differ."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from gateway.spool import SpoolBudget
 from gateway.upstream.client import UpstreamClient
 from tests.fakes.certificate import self_signed
 from tests.fakes.upstream_calls import Connect
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop the gateway runs on, and the one that warns of more."""
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture

@@ -156,6 +156,30 @@ def test_what_the_standard_library_reads_the_scanner_reads(text: str, cuts: list
     assert fed(body, cuts) == scan(body)
 
 
+ODD = [
+    b'{"data":[', b'{"a":1}', b"]}", b"{}", b",", b":", b'"data"', b'"', b"\\", b"\\u00e9", b"\\ud800", b"\\x", b"\xff",
+    b"\x00", b"\n", b" ", b"\xef\xbb\xbf", b"0", b"-", b"1e999", b"1.", b".5", b"-0", b"01", b"1" * 1025,
+    b"0." + b"1" * 1023, b"true", b"nul", b"NaN", b"[" * 260, b"]" * 260, b"[" * 250, b"]" * 250, "ä".encode(),
+    b'"data":7', b'"data":[{"":0}]',
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    DOCUMENTS | st.none(),
+    st.lists(st.tuples(st.integers(0, 200), st.sampled_from(ODD), st.integers(0, 3)), max_size=8),
+)
+def test_a_body_in_one_piece_is_what_it_is_in_two(
+    value: dict[str, Any] | None, edits: list[tuple[int, bytes, int]]
+) -> None:
+    """Parsed at once it may be, but the scanner is the definition, whatever the bytes."""
+    body = b"" if value is None else json.dumps(value, ensure_ascii=False).encode()
+    for at, piece, taken in edits:
+        at %= len(body) + 1
+        body = body[:at] + piece + body[at + taken :]
+    assert fed(body, []) == fed(body, [len(body) // 2])
+
+
 def test_base64_is_skipped_fast_and_not_kept() -> None:
     picture = base64.b64encode(os.urandom(3_000_000)).replace(b"/", b"\\/")
     body = b'{"created":1,"data":[' + b",".join([b'{"b64_json":"' + picture + b'"}'] * 8) + b"]}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import ssl
+from pathlib import Path
 
 import pytest
 
@@ -68,8 +71,6 @@ async def test_a_proxy_of_another_scheme_is_not_ours(
         assert await taken(await client.send(get())) == b"{}"
 
 
-@pytest.mark.filterwarnings("ignore:BasicAuth is dep:DeprecationWarning")  # both are httpx-aiohttp's
-@pytest.mark.filterwarnings("ignore:The 'proxy_auth' parameter is dep:DeprecationWarning")
 async def test_the_password_of_a_proxy_goes_to_the_proxy(connect: Connect) -> None:
     async with scripted(answering(200, b"{}")) as proxy:
         client = await connect(BASE, proxy=f"http://user:p%40ss@127.0.0.1:{proxy.port}")
@@ -96,3 +97,96 @@ async def test_a_refused_tunnel_was_never_sent(connect: Connect, spool: SpoolBud
         (request,) = proxy.requests
         assert (request.method, request.target) == ("CONNECT", "pixapi.test:443")
         assert request.values("authorization") == []
+
+
+@pytest.fixture
+def context(tls: Path) -> ssl.SSLContext:
+    """What a server speaks TLS by that the clients trust."""
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    made.load_cert_chain(tls)
+    return made
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_an_origin_by_tls_is_reached_through_a_tunnel(
+    connect: Connect, spool: SpoolBudget, context: ssl.SSLContext, secure: bool
+) -> None:
+    async with scripted(answering(200, b"{}"), context) as server:
+
+        async def tunnel(connection: Connection) -> None:
+            await connection.request()
+            await connection.tunnel(server.port)
+
+        async with scripted(tunnel, context if secure else None) as proxy:
+            scheme = "https" if secure else "http"
+            client = await connect(
+                f"https://127.0.0.1:{server.port}", proxy=f"{scheme}://user:p%40ss@127.0.0.1:{proxy.port}"
+            )
+            for _ in range(2):
+                assert await taken(await client.send(await post(spool))) == b"{}"
+            [asked] = proxy.requests
+            await client.close()
+    place = f"127.0.0.1:{server.port}"
+    assert (asked.method, asked.target, asked.values("host")) == ("CONNECT", place, [place])
+    assert asked.values("proxy-authorization") == ["Basic " + base64.b64encode(b"user:p@ss").decode()]
+    assert [request.target for request in server.requests] == ["/v1/images/generations"] * 2
+    assert [request.values("proxy-authorization") for request in server.requests] == [[], []]
+    assert server.connections == 1
+
+
+async def test_a_proxy_by_tls_takes_a_plain_origin_too(connect: Connect, context: ssl.SSLContext) -> None:
+    async with scripted(answering(200, b"{}"), context) as proxy:
+        client = await connect(BASE, proxy=f"https://127.0.0.1:{proxy.port}")
+        assert await taken(await client.send(get())) == b"{}"
+        assert [request.target for request in proxy.requests] == [f"{BASE}/v1/models"]
+
+
+async def test_a_proxy_that_is_not_trusted_was_not_reached(connect: Connect, context: ssl.SSLContext) -> None:
+    async with scripted(answering(200, b"{}"), context) as proxy:
+        client = await connect(BASE, proxy=f"https://127.0.0.1:{proxy.port}", ca_file=None)
+        assert await never_sent(client, get()) == "the proxy was not reached: check upstream.proxy"
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 100 x\r\n\r\n"])
+async def test_a_proxy_that_says_nothing_of_use_was_not_reached(connect: Connect, answer: bytes) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(answer)
+
+    async with scripted(script) as proxy:
+        client = await connect("https://pixapi.test", proxy=proxy.url)
+        assert await never_sent(client, get()) == "the proxy was not reached: check upstream.proxy"
+
+
+async def test_tls_that_fails_behind_a_tunnel_was_never_sent(connect: Connect) -> None:
+    async with scripted(answering(200, b"{}")) as server:
+
+        async def tunnel(connection: Connection) -> None:
+            await connection.request()
+            await connection.tunnel(server.port)
+
+        async with scripted(tunnel) as proxy:
+            client = await connect(f"https://127.0.0.1:{server.port}", proxy=proxy.url, connect_timeout=0.5)
+            await never_sent(client, get())
+            assert server.requests == []
+
+
+async def test_a_proxy_that_keeps_quiet_takes_the_time_of_connecting(connect: Connect) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.gone()
+
+    async with scripted(script) as proxy:
+        client = await connect("https://pixapi.test", proxy=proxy.url, connect_timeout=0.05)
+        assert await never_sent(client, get()) == "connecting took too long"
+        task = asyncio.create_task(client.send(get()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_proxy_may_refuse_a_plain_origin_in_its_own_words(connect: Connect) -> None:
+    async with scripted(answering(407, b"who are you?")) as proxy:
+        reply = await (await connect(BASE, proxy=proxy.url)).send(get())
+        assert (reply.status, await taken(reply)) == (407, b"who are you?")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from gateway.cli.doctor.check import Check, fail, ok, size, warn
 from gateway.cli.doctor.doctor import Findings, judge_settings, secrets
-from gateway.cli.main import app
+from gateway.cli.main import command_line
 from tests.unit.cli.doctor.facts import REQUIRED, SHIPPED, settings
 
 MASTER, PEPPER = REQUIRED["GATEWAY_SECRETS__MASTER_KEYS"], REQUIRED["GATEWAY_SECRETS__KEY_PEPPER"]
@@ -45,7 +45,7 @@ def test_settings_that_cannot_be_used_end_it_with_every_problem(monkeypatch: pyt
     for name in REQUIRED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GATEWAY_SERVER__PORT", "many")
-    result = CliRunner().invoke(app, ["--config", str(SHIPPED), "doctor", "--json"])
+    result = CliRunner().invoke(command_line(), ["--config", str(SHIPPED), "doctor", "--json"])
     assert result.exit_code == 2
     found = json.loads(result.stdout)
     assert not found["ok"]

@@ -1,11 +1,12 @@
-"""The framing of chunked bodies, in every cut."""
+"""Where bodies end, in every cut."""
 
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.server.chunks import MAX_SIZE_LINE, MAX_TRAILERS, ChunkedBody
+from gateway.server.bodies import MAX_SIZE_LINE, MAX_TRAILERS, ChunkedBody, SizedBody
 
 BODY = b'5\r\nhello\r\n1a;name="v"\r\nabcdefghijklmnopqrstuvwxyz\r\n'
+DATA = b"helloabcdefghijklmnopqrstuvwxyz"
 
 
 def test_end_found_in_every_cut() -> None:
@@ -13,21 +14,21 @@ def test_end_found_in_every_cut() -> None:
     data = whole + b"GET /next HTTP/1.1\r\n"
     for cut in range(len(data) + 1):
         body = ChunkedBody()
-        parsed, rest = body.take(data[:cut])
+        found, rest = body.take(data[:cut])
         assert body.ended == (cut >= len(whole))
         assert not rest or body.ended
         if not body.ended:
             more, rest = body.take(data[cut:])
-            parsed += more
-            assert parsed == BODY + b"0\r\n\r\n"
+            found += more
             assert rest == data[len(whole) :]
+        assert (found, body.ended) == (DATA, True)
 
 
 def test_byte_by_byte() -> None:
     body = ChunkedBody()
-    parsed = b"".join(body.take(bytes([byte]))[0] for byte in BODY + b"0\r\n\r\n")
+    found = b"".join(body.take(bytes([byte]))[0] for byte in BODY + b"0\r\n\r\n")
     assert body.ended
-    assert parsed == BODY + b"0\r\n\r\n"
+    assert found == DATA
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,9 @@ def test_byte_by_byte() -> None:
         (b"\r\n", 400),
         (b"ffffffffffffffffffff\r\n", 400),
         (b"5;a=\x00\r\n", 400),
+        (b"5\r\nhelloo", 400),
+        (b"5\r\nhello\n0", 400),
+        (b"5\r\nhello\r0", 400),
         (b"5;" + b"a" * MAX_SIZE_LINE, 400),
         (b"0\r\nX: 1\n\r\n", 400),
         (b"0\r\nX: " + b"a" * MAX_TRAILERS, 431),
@@ -55,3 +59,17 @@ def test_malformed(data: bytes, status: int) -> None:
         with pytest.raises(GatewayError) as refusal:
             body.take(data[:cut]), body.take(data[cut:])
         assert refusal.value.status == status
+
+
+def test_a_length_is_kept_to_in_every_cut() -> None:
+    data = DATA + b"GET /next HTTP/1.1\r\n"
+    for cut in range(len(data) + 1):
+        body = SizedBody(len(DATA))
+        found, rest = body.take(data[:cut])
+        assert body.ended == (cut >= len(DATA))
+        assert rest == data[len(DATA) : cut]
+        if not body.ended:
+            more, rest = body.take(data[cut:])
+            found += more
+            assert rest == data[len(DATA) :]
+        assert (found, body.ended) == (DATA, True)
