@@ -11,8 +11,8 @@ down_revision = "0019"
 branch_labels = None
 depends_on = None
 
-# A call as it is placed: what the process says of it (see gateway_place and gateway_place_calls before), and what was
-# decided: the counters it is on, and whether a shadow quota would have refused it. And the answer.
+# A call as the process says it (`place_item` in credits/terms.py), with what was decided: the counters it is on, and
+# whether a shadow quota would have refused it. And what it is answered. Items are read from JSON once, into these.
 TYPES = """
 CREATE TYPE gateway_call AS (
     id uuid, team uuid, key text, request text, operation text, model text, quote bigint, idempotency_key text,
@@ -268,15 +268,18 @@ BEGIN
         );
     END IF;
 
-    INSERT INTO idempotency_records (hold_id, team_id, key_id, idempotency_key, operation, fingerprint, expires_at)
-    SELECT i.id, i.team, i.key, i.idempotency_key, i.operation, decode(i.fingerprint, 'hex'),
-           now() + make_interval(secs => i.lives)
-    FROM unnest(calls) i
-    WHERE i.fingerprint IS NOT NULL AND coalesce(i.id <> ALL (joining || followers), true)
-    ORDER BY i.team, i.idempotency_key, i.id
-    ON CONFLICT DO NOTHING;
-    GET DIAGNOSTICS recorded = ROW_COUNT;
-    IF recorded < cardinality(calls) THEN
+    IF jsonb_path_exists(items, '$[*].fingerprint') THEN
+        INSERT INTO idempotency_records
+            (hold_id, team_id, key_id, idempotency_key, operation, fingerprint, expires_at)
+        SELECT i.id, i.team, i.key, i.idempotency_key, i.operation, decode(i.fingerprint, 'hex'),
+               now() + make_interval(secs => i.lives)
+        FROM unnest(calls) i
+        WHERE i.fingerprint IS NOT NULL AND coalesce(i.id <> ALL (joining || followers), true)
+        ORDER BY i.team, i.idempotency_key, i.id
+        ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS recorded = ROW_COUNT;
+    END IF;
+    IF recorded < cardinality(calls) THEN  -- some have none, or made theirs before, or repeat a call
         repeated := ARRAY(
             SELECT i.id FROM unnest(calls) i
             WHERE i.fingerprint IS NOT NULL
@@ -287,9 +290,9 @@ BEGIN
         SELECT r.id, 'repeated', NULL::bigint, NULL::boolean, NULL::boolean, NULL::text, NULL::bigint, NULL::bigint,
                NULL::bigint, NULL::timestamptz
         FROM unnest(repeated) AS r(id) WHERE coalesce(r.id <> ALL (followers), true);
-    END IF;
-    IF calls = '{}' THEN
-        RETURN;
+        IF calls = '{}' THEN
+            RETURN;
+        END IF;
     END IF;
 
     FOREACH answer IN ARRAY gateway_hold_calls(calls) LOOP

@@ -11,7 +11,7 @@ down_revision = "0020"
 branch_labels = None
 depends_on = None
 
-# Items as the process sends them: see gateway_end and gateway_bind before.
+# Items as the process sends them: `end_item` and `bind_item` in credits/terms.py.
 TYPES = """
 CREATE TYPE gateway_ending AS (
     id uuid, state text, settled bigint, estimated boolean, flags text[], reason text, actor text, sent jsonb
