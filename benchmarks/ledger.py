@@ -187,9 +187,9 @@ class OneByOne:
             hold |= {"operation": "images", "model": "m"}
             end = {"id": hold["id"], "state": "settled", "settled": CREDIT, "flags": [], "sent": []}
             began = time.perf_counter()
-            await _ask(connection, "SELECT * FROM gateway_place(%s)", hold | {"quote": CREDIT})
+            await _ask(connection, "SELECT * FROM gateway_place_calls(%s, NULL)", hold | {"quote": CREDIT})
             turn.holds.append((time.perf_counter() - began) * 1000)
-            await _ask(connection, "SELECT * FROM gateway_end(%s)", end)
+            await _ask(connection, "SELECT * FROM gateway_end(%s, NULL)", end)
             turn.pairs += 1
 
     async def close(self) -> None:

@@ -36,15 +36,15 @@ CREATE UNIQUE INDEX ON bench_teams (number);
 """
 _SCRIPT = """
 \\set first random(1, {teams})
-SELECT CAST(array_agg(id) AS text) AS ids FROM gateway_place((
+SELECT CAST(array_agg(id) AS text) AS ids FROM gateway_place_calls((
     SELECT jsonb_agg(jsonb_build_object('id', bench_id(), 'team', b.team, 'key', b.key, 'request', 'r',
                                         'operation', 'images', 'model', 'm', 'quote', {quote}))
     FROM generate_series(0, {items} - 1) n
-    JOIN bench_teams b ON b.number = 1 + (CAST(:first AS integer) + n) % {teams})) \\gset
+    JOIN bench_teams b ON b.number = 1 + (CAST(:first AS integer) + n) % {teams}), NULL) \\gset
 SELECT count(*) FROM gateway_end((
     SELECT jsonb_agg(jsonb_build_object('id', id, 'state', 'settled', 'settled', {quote}, 'flags', CAST('[]' AS jsonb),
                                         'sent', CAST('[]' AS jsonb)))
-    FROM unnest(CAST(:ids AS uuid[])) id));
+    FROM unnest(CAST(:ids AS uuid[])) id), NULL);
 """
 
 

@@ -2,7 +2,9 @@
 
 An entry lives ten seconds from the moment it was asked for, however often it is used, so a revoked key stops working
 everywhere within that time even when nothing else reaches this process. Unknown keys are remembered as such for
-the same time. Look-ups of one key at one time share one query.
+the same time. Look-ups of one key at one time share one answer, and those of one turn of the loop one statement: with
+more keys than the cache knows most requests need one. A statement waits for no other, so one that hangs holds up nobody
+who comes later.
 
 What is forgotten is gone at once: a look-up that is under way then still answers those who wait for it already, but
 is not kept, and whoever comes later asks anew.
@@ -14,7 +16,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import ARRAY, LargeBinary, any_, bindparam, func, select
 
 from gateway import errors
 from gateway.access.key_format import TEAM_KEY, ParsedKey, Peppers, parse
@@ -22,7 +24,7 @@ from gateway.access.principal import Principal
 from gateway.access.principal_cache import Entry, PrincipalCache
 from gateway.access.principal_rows import PRINCIPAL, principal_of, works
 from gateway.access.signatures import Used
-from gateway.access.uses import USE_IS_NOTED_EVERY, Uses
+from gateway.access.uses import USE_IS_NOTED_EVERY, Use, Uses
 from gateway.clock import Clock
 from gateway.db.engine import Database, promptly
 from gateway.db.tables import team_keys, teams
@@ -46,7 +48,8 @@ class Authenticator:
         self._hears = hears
         self._uses = Uses(team_keys, peppers, clock)
         self._reading: dict[bytes, _Reading] = {}
-        self._tasks: set[asyncio.Task[Principal | None]] = set()  # forgotten ones too
+        self._next: list[_Reading] = []  # go together when this turn of the loop is over
+        self._tasks: set[asyncio.Task[list[Principal | None]]] = set()
 
     async def authenticate(self, authorization: list[bytes]) -> Principal:
         """The principal of a request's Authorization values.
@@ -93,34 +96,61 @@ class Authenticator:
         reading = self._reading.get(digests[0])
         if reading is None or not self._cache.fresh(reading.asked_at, now, hearing=hearing):
             reading = self._begin(key.public_id, digests, now)
-        return await promptly(reading.task)
+        return await promptly(reading.answer)
 
     def _begin(self, key_id: str, digests: list[bytes], now: float) -> _Reading:
-        # A task of its own: the first caller's leaving must not fail the others.
-        reading = _Reading(key_id, now, asyncio.create_task(self._read(digests)))
+        loop = asyncio.get_running_loop()
+        reading = _Reading(key_id, digests, now, loop.create_future())
         self._reading[digests[0]] = reading
-        self._tasks.add(reading.task)
-        reading.task.add_done_callback(lambda _: self._finish(digests[0], reading))
+        if not self._next:
+            loop.call_soon(self._send)
+        self._next.append(reading)
         return reading
 
-    def _finish(self, digest: bytes, reading: _Reading) -> None:
-        self._tasks.discard(reading.task)
-        listed = self._reading.get(digest) is reading
-        if listed:
-            del self._reading[digest]
-        if reading.task.cancelled() or reading.task.exception() is not None:
-            return  # every caller may have left: looking at the exception keeps it from being a warning
-        if listed:
-            entry = Entry(reading.asked_at, reading.key_id, reading.task.result())
-            self._cache.put(digest, entry, self._clock.monotonic())
+    def _send(self) -> None:
+        # A task of its own: a caller's leaving must not fail the others.
+        together, self._next = self._next, []
+        task = asyncio.create_task(self._read(together))
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._finish(together, task))
 
-    async def _read(self, digests: list[bytes]) -> Principal | None:
+    def _finish(self, together: list[_Reading], task: asyncio.Task[list[Principal | None]]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        for number, reading in enumerate(together):
+            digest = reading.digests[0]
+            listed = self._reading.get(digest) is reading
+            if listed:
+                del self._reading[digest]
+            if task.cancelled():
+                reading.answer.cancel()
+            elif error is not None:
+                reading.answer.set_exception(error)
+                reading.answer.exception()  # every caller may have left: this keeps it from being a warning
+            else:
+                found = task.result()[number]
+                reading.answer.set_result(found)
+                if listed:
+                    entry = Entry(reading.asked_at, reading.key_id, found)
+                    self._cache.put(digest, entry, self._clock.monotonic())
+
+    async def _read(self, together: list[_Reading]) -> list[Principal | None]:
+        digests = [digest for reading in together for digest in reading.digests]
         async with self._database.autocommit() as connection:
-            row = (await connection.execute(_BY_DIGEST, {"digests": digests})).first()
-            if row is not None:
-                used = Used(row.key_id, bytes(row.digest), row.pepper)
-                await self._uses.note(connection, used, digests, due=row.noted_long_ago)
-        return None if row is None else principal_of(row)
+            rows = {
+                bytes(row.digest): row
+                for row in (await connection.execute(_BY_DIGEST, {"digests": digests})).all()
+            }
+            found = [
+                next((rows[one] for one in reading.digests if one in rows), None) for reading in together
+            ]
+            uses = [
+                Use(Used(row.key_id, bytes(row.digest), row.pepper), reading.digests, due=row.noted_long_ago)
+                for reading, row in zip(together, found, strict=True)
+                if row is not None
+            ]
+            await self._uses.note_all(connection, uses)
+        return [None if row is None else principal_of(row) for row in found]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,8 +159,9 @@ class _Reading:
     or too old for the next caller."""
 
     key_id: str
+    digests: list[bytes]
     asked_at: float
-    task: asyncio.Task[Principal | None]
+    answer: asyncio.Future[Principal | None]
 
 
 def bearer_token(authorization: list[bytes]) -> str | None:
@@ -156,5 +187,5 @@ _BY_DIGEST = (
         ),
     )
     .join_from(team_keys, teams)
-    .where(team_keys.c.digest.in_(bindparam("digests", expanding=True)), works())
+    .where(team_keys.c.digest == any_(bindparam("digests", type_=ARRAY(LargeBinary))), works())
 )

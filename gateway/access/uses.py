@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
-from sqlalchemy import Table, or_, select
+from sqlalchemy import ARRAY, Table, any_, bindparam, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +25,15 @@ USE_IS_NOTED_EVERY = timedelta(minutes=1)
 LOG_EVERY_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A row that was used by a key's text of these `digests`; `due` when that has not been noted for long."""
+
+    row: Used
+    digests: Sequence[bytes]
+    due: bool
+
+
 class Uses:
     """Notes the uses of one table's rows. It waits for no lock; what fails is logged, once a minute."""
 
@@ -35,26 +46,33 @@ class Uses:
     async def note(
         self, connection: AsyncConnection, used: Used, digests: Sequence[bytes], *, due: bool
     ) -> None:
-        """Writes that the row was used now, when that is `due`, and signs it anew when it can be."""
+        """`note_all` of one."""
+        await self.note_all(connection, [Use(used, digests, due)])
+
+    async def note_all(self, connection: AsyncConnection, uses: Sequence[Use]) -> None:
+        """Writes that the rows were used now, where that is due, and signs anew those that can be."""
+        due = [use.row.id for use in uses if use.due]
         try:
             with translated():
                 if due:
-                    await self._use(connection, used)
-                if used.pepper != self._peppers.names[0]:
-                    await sign_anew(connection, self._table, used, digests, self._peppers)
+                    await self._use(connection, due)
+                for use in uses:
+                    if use.row.pepper != self._peppers.names[0]:
+                        await sign_anew(connection, self._table, use.row, use.digests, self._peppers)
         except (GatewayError, StatementRefusedError, IntegrityError) as error:
             self._failed(error)
 
-    async def _use(self, connection: AsyncConnection, used: Used) -> None:
+    async def _use(self, connection: AsyncConnection, ids: Sequence[str | UUID]) -> None:
         table, last = self._table, self._table.c.last_used_at
         free = (
             select(table.c.id)
-            .where(table.c.id == used.id, or_(last.is_(None), last < NOW - USE_IS_NOTED_EVERY))
+            .where(
+                table.c.id == any_(bindparam("ids", ids, ARRAY(table.c.id.type))),
+                or_(last.is_(None), last < NOW - USE_IS_NOTED_EVERY),
+            )
             .with_for_update(skip_locked=True)
         )
-        await connection.execute(
-            table.update().where(table.c.id == free.scalar_subquery()).values(last_used_at=NOW)
-        )
+        await connection.execute(table.update().where(table.c.id.in_(free)).values(last_used_at=NOW))
 
     def _failed(self, error: Exception) -> None:
         now = self._clock.monotonic()

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
@@ -177,12 +177,11 @@ class Ledger:
 
     async def _run(self, verb: str, items: Sequence[Item], patient: bool) -> Sequence[Any]:
         wait = self._database.lock_timeout * (1 - SHORTLY if patient else SHORTLY)
-        values = {"items": msgspec.json.encode(items).decode(), "wait": f"{int(wait * 1000)}ms"}
         self._sizes[verb].observe(len(items))
         began = perf_counter()
         try:
-            async with self._database.autocommit() as connection:
-                return (await connection.execute(_VERBS[verb], values)).all()
+            items_json = msgspec.json.encode(items).decode()
+            return await self._database.call(_VERBS[verb], items_json, f"{int(wait * 1000)}ms")
         finally:
             self._seconds[verb].observe(perf_counter() - began)
 
@@ -309,24 +308,8 @@ def _ended(rows: Sequence[Any]) -> list[Ended]:
     return [Ended(changed=row.changed, remaining=row.remaining) for row in rows]
 
 
-_WAITING = """
-WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', :wait, true) AS wait)
-SELECT found.* FROM patience CROSS JOIN LATERAL
-verb(CASE WHEN patience.wait IS NOT NULL THEN CAST(:items AS jsonb) END) AS found
-"""
-
-
-def _waiting(verb: str) -> TextClause:
-    """A verb that waits for each lock no longer than `wait`: the CASE has that set before the verb is called."""
-    return text(_WAITING.replace("verb", verb))
-
-
-_VERBS = {
-    "place": _waiting("gateway_place_calls"),
-    "bind": _waiting("gateway_bind"),
-    "end": _waiting("gateway_end"),
-}
-_END_HERE = text("SELECT * FROM gateway_end(CAST(:items AS jsonb))")
+_VERBS = {"place": "gateway_place_calls", "bind": "gateway_bind", "end": "gateway_end"}
+_END_HERE = text("SELECT * FROM gateway_end(CAST(:items AS jsonb), NULL)")
 _RUNNING = text("""
 SELECT EXISTS (SELECT FROM pg_stat_activity
                WHERE usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()

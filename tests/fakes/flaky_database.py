@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -44,6 +45,10 @@ class FlakyDatabase(Database):
         await self._ask()
         async with super().autocommit() as connection:
             yield connection
+
+    async def call(self, function: str, *arguments: object) -> list[Any]:
+        await self._ask()
+        return await super().call(function, *arguments)
 
     async def _ask(self) -> None:
         self.asked += 1

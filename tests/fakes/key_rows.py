@@ -83,7 +83,7 @@ class KeyRows(Database):
             self.noted += 1
             return SimpleNamespace()
         rows = [self.rows[digest] for digest in (parameters or {})["digests"] if digest in self.rows]
-        row = SimpleNamespace(**vars(rows[0])) if rows else None
+        found = [SimpleNamespace(**vars(row)) for row in rows]
         if self.gates:
             await self.gates.pop(0).wait()
-        return SimpleNamespace(first=lambda: row)
+        return SimpleNamespace(all=lambda: found)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from gateway.db import schema
-from gateway.db.engine import Database, StatementRefusedError, promptly
+from gateway.db.engine import Database, LockedError, StatementRefusedError, promptly
 from gateway.errors import GatewayError
 from gateway.patience import POSTGRES
 
@@ -149,6 +149,63 @@ async def test_nobody_inherits_an_open_transaction(hasty: Database) -> None:
         for connection in (one, two):
             there = text("SELECT count(*) FROM audit_entries WHERE id = :id")
             assert await connection.scalar(there, {"id": ident}) == 1
+
+
+async def test_nor_one_that_a_commit_has_left_open(hasty: Database) -> None:
+    """A transaction's way back to autocommit fails on one."""
+    ident = uuid4()
+
+    async def nothing() -> None: ...
+
+    for _ in range(2):
+        async with hasty.transaction() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            await connection.execute(text("SELECT 1"))
+            driver.commit = nothing
+    async with hasty.autocommit() as connection:
+        await connection.execute(INSERT, {"id": ident})
+    assert await run(hasty, f"SELECT count(*) FROM audit_entries WHERE id = '{ident}'") == 1
+
+
+async def test_a_function_s_rows_have_names(hasty: Database) -> None:
+    rows = await hasty.call("json_each_text", '{"a": 1, "b": 2}')
+    assert [(row.key, row.value) for row in rows] == [("a", "1"), ("b", "2")]
+
+
+async def test_a_function_fails_as_a_statement_does(hasty: Database, module_database_url: str) -> None:
+    with pytest.raises(StatementRefusedError):
+        await hasty.call("no_such_function", 1)
+    with pytest.raises(GatewayError):
+        await hasty.call("pg_sleep", 5)
+    other = Database(module_database_url)
+    async with other.transaction() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(77)"))
+        with pytest.raises(LockedError):
+            await hasty.call("pg_advisory_lock", 77)
+    await other.close()
+    assert len(await hasty.call("now")) == 1
+    assert hasty.connections() == (0, 2)
+    nowhere = Database("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    with pytest.raises(GatewayError):
+        await nowhere.call("now")
+    await nowhere.close()
+
+
+async def test_a_function_whose_connection_is_cut_is_503_and_the_next_finds_another(hasty: Database) -> None:
+    with pytest.raises(GatewayError):
+        await hasty.call("pg_terminate_backend", (await hasty.call("pg_backend_pid"))[0].pg_backend_pid)
+    assert len(await hasty.call("now")) == 1
+
+
+async def test_a_function_that_is_cancelled_leaves_its_connection_to_nobody(hasty: Database) -> None:
+    before = (await hasty.call("pg_backend_pid"))[0].pg_backend_pid
+    task = asyncio.create_task(hasty.call("pg_sleep", 0.2))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert (await hasty.call("pg_backend_pid"))[0].pg_backend_pid != before
+    assert hasty.connections() == (0, 2)
 
 
 async def test_a_cancelled_transaction_is_rolled_back_and_the_next_one_commits(hasty: Database) -> None:

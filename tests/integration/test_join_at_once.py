@@ -302,7 +302,7 @@ async def test_the_migration_s_way_back_is_the_function_as_it_was(empty_database
     migrate.upgrade(url, "0008")
     database = Database(url)
     texts: list[str] = []
-    for turn in (lambda: None, lambda: migrate.upgrade(url), lambda: migrate.downgrade(url, "0008")):
+    for turn in (lambda: None, lambda: migrate.upgrade(url, "0009"), lambda: migrate.downgrade(url, "0008")):
         await asyncio.to_thread(turn)
         query = "SELECT prosrc FROM pg_proc WHERE proname = 'gateway_place_calls'"
         texts += [row.prosrc for row in await rows(database, query)]

@@ -208,6 +208,13 @@ class LosesAnswers(Database):
 
     lose = 0
 
+    async def call(self, function: str, *arguments: object) -> list[Any]:
+        rows = await super().call(function, *arguments)
+        if self.lose > 0:
+            self.lose -= 1
+            raise errors.dependency_unavailable("The answer was lost.")
+        return rows
+
     def autocommit(self) -> Any:
         return self._losing(super().autocommit())
 

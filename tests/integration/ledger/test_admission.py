@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from sqlalchemy import exc
 
 from gateway.credits.amount import LARGEST
+from gateway.credits.terms import place_item
 from gateway.db.engine import StatementRefusedError
 from gateway.errors import GatewayError
+from gateway.ids import uuid7
 from tests.integration.ledger.book import (
     CREDIT,
     RELEASED,
@@ -33,6 +36,40 @@ async def test_items_of_one_batch_compete_for_the_last_credit(book: Book) -> Non
     assert [placed.remaining for placed in found if placed] == [4 * CREDIT, 0]
     assert first.remaining == 10 * CREDIT
     assert book.counters(team.owner()) == {"month": (0, 10 * CREDIT)}
+    book.proven()
+
+
+async def test_one_batch_shares_the_last_credits_of_a_team_and_its_keys_in_its_order(book: Book) -> None:
+    """The team has room for three and one key for two: of those that lack both the counter made first refuses."""
+    team = book.team(keys=2)
+    await book.quota(team.owner(), "month", 3)
+    await book.quota(team.owner(0), "day", 2)
+    orders = [team.order(key=key) for key in (0, 0, 0, 1, 1, 0)]
+    items = [place_item(uuid7(), order) for order in orders]
+    once = book.rows("SELECT * FROM gateway_place_calls(%s, NULL)", msgspec.json.encode(items).decode())
+    again = book.rows("SELECT * FROM gateway_place_calls(%s, NULL)", msgspec.json.encode(items).decode())
+    assert [str(row["id"]) for row in once] == [item["id"] for item in items]
+    said = [(row["outcome"], row["on_key"], row["period"]) for row in once]
+    placed = ("placed", False, None)
+    full = ("refused", False, "month")
+    assert said == [placed, placed, ("refused", True, "day"), placed, full, full]
+    assert [row["remaining"] for row in once] == [CREDIT, 0, None, 0, None, None]
+    assert [row["outcome"] for row in again] == [row["outcome"] for row in once]
+    assert book.counters(team.owner()) == {"month": (0, 3 * CREDIT)}
+    assert book.counters(team.owner(0)) == {"day": (0, 2 * CREDIT)}
+    book.proven()
+
+
+async def test_of_one_batch_one_call_gets_the_last_credit_of_each_team(book: Book) -> None:
+    teams = [book.team() for _ in range(3)]
+    for team in teams:
+        await book.quota(team.owner(), "month", 1)
+        await book.quota(team.owner(0), "month", 1)
+    items = [place_item(uuid7(), team.order()) for _ in range(4) for team in teams]
+    rows = book.rows("SELECT * FROM gateway_place_calls(%s, NULL)", msgspec.json.encode(items).decode())
+    assert [row["outcome"] for row in rows] == ["placed"] * 3 + ["refused"] * 9
+    for team in teams:
+        assert book.counters(team.owner()) == book.counters(team.owner(0)) == {"month": (0, CREDIT)}
     book.proven()
 
 

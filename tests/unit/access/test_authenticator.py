@@ -194,3 +194,45 @@ async def test_a_failed_look_up_is_not_remembered(rig: Rig) -> None:
     assert caught.value.status == 503
     rig.rows.down = False
     assert await rig.works(key)
+
+
+async def test_keys_looked_up_in_one_turn_share_a_question_and_each_gets_its_own_answer(rig: Rig) -> None:
+    keys = [rig.rows.add(noted_long_ago=True) for _ in range(20)]
+    stranger = make(TEAM_KEY)
+    rig.rows.revoke(keys[7])
+    asked = [asyncio.create_task(rig.works(key)) for key in (*keys, stranger, keys[3])]
+    assert await asyncio.gather(*asked) == [key is not keys[7] for key in keys] + [False, True]
+    assert (rig.rows.asked, rig.rows.noted) == (1, 1)
+    assert [(await rig.who(key)).key_id for key in keys[:7]] == [key.public_id for key in keys[:7]]
+    assert rig.rows.asked == 1
+
+
+async def test_a_question_that_hangs_holds_up_nobody_who_comes_later(rig: Rig) -> None:
+    slow, quick = rig.rows.add(), rig.rows.add()
+    gate = rig.rows.hold_up()
+    early = await rig.asking(slow)
+    assert await rig.works(quick)
+    gate.set()
+    assert (await early).key_id == slow.public_id
+
+
+async def test_one_that_is_forgotten_before_the_question_is_asked_is_asked_about_again(rig: Rig) -> None:
+    key, other = rig.rows.add(), rig.rows.add()
+    early = [asyncio.create_task(rig.who(one)) for one in (key, other)]
+    await asyncio.sleep(0)  # they are listed, and go when this turn is over
+    rig.authenticator.forget_key(key.public_id)
+    assert [(await one).key_id for one in early] == [key.public_id, other.public_id]
+    asked = rig.rows.asked
+    assert await rig.works(other)
+    assert rig.rows.asked == asked
+    assert await rig.works(key)
+    assert rig.rows.asked == asked + 1
+
+
+async def test_a_failed_question_fails_all_who_share_it_and_each_can_ask_again(rig: Rig) -> None:
+    keys = [rig.rows.add() for _ in range(3)]
+    rig.rows.down = True
+    found = await asyncio.gather(*(rig.who(key) for key in keys), return_exceptions=True)
+    assert [one.status for one in found if isinstance(one, GatewayError)] == [503] * 3
+    rig.rows.down = False
+    assert await asyncio.gather(*(rig.works(key) for key in keys)) == [True] * 3
