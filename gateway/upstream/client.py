@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import httpx
 
+from gateway.errors import GatewayError
 from gateway.spool import SpoolBudget, SpooledBody
 from gateway.trust import trusting
 from gateway.upstream import retry_after
@@ -132,6 +133,8 @@ class UpstreamClient:
             if SENT not in request.extensions:
                 raise NotSentError(_reason(error)) from error
             raise SentUnknownError("The connection to Pixapi was lost before an answer came") from error
+        except GatewayError as error:
+            raise SentUnknownError(f"The request could not be read to its end ({error.reason})") from error
         stream, status = response.stream, response.status_code
         assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - tells the type checker
         heeded = _heeded(response.headers.raw)

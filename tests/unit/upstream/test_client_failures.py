@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, internal_error
 from gateway.spool import SpoolBudget
 from gateway.upstream.client import Call
 from tests.fakes.scripted_server import Connection, answering, head, scripted, silent
@@ -137,6 +137,21 @@ async def test_a_full_spool_is_not_taken_for_a_lost_answer(connect: Connect, spo
         with pytest.raises(GatewayError) as caught:
             await client.send(get())
     assert (caught.value.reason, spool.used) == ("spool_full", 0)
+
+
+async def test_a_request_that_cannot_be_read_to_its_end_is_unknown(
+    connect: Connect, spool: SpoolBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> bytes:
+        raise internal_error()
+
+    async with scripted(silent) as server:
+        client = await connect(server.url)
+        call = await post(spool, b"x" * 3_000_000)
+        monkeypatch.setattr("gateway.spool.SpooledBody._read", fail)
+        assert "could not be read" in str(await unknown(client, call))
+        assert call.body is not None
+        call.body.close()
 
 
 async def half_then_silence(connection: Connection) -> None:

@@ -146,11 +146,10 @@ async def test_an_end_the_loop_has_not_seen_yet_is_noticed_before_a_byte_is_sent
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         client = await connect(f"http://127.0.0.1:{listening.getsockname()[1]}")
-        ends = []
         for _ in range(2):
             call = asyncio.create_task(client.send(await post(spool)))
-            end, _ = await loop.sock_accept(listening)
-            ends.append(end)
+            async with asyncio.timeout(5):
+                end, _ = await loop.sock_accept(listening)
             assert (await loop.sock_recv(end, 65536)).endswith(b"{}")
             await loop.sock_sendall(end, head(200, ("content-length", "2")) + b"{}")
             assert await taken(await call) == b"{}"
@@ -218,6 +217,32 @@ async def test_a_reply_before_the_request_is_whole_counts_and_ends_the_connectio
         assert idle(client) == 0
         await asyncio.wait_for(gone.wait(), 5)
         assert call.body is not None
+        call.body.close()
+
+
+async def test_a_reply_to_a_request_that_is_still_on_its_way_ends_the_connection(
+    connect: Connect, spool: SpoolBudget
+) -> None:
+    """All of it was handed over, but most of it is still in this process."""
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.answer(200, b"{}")
+        await connection._reader.readuntil(b"\r\n\r\n")
+        await connection.answer(413, b"{}")
+        await connection.gone()
+
+    async with scripted(script) as server:
+        client = await connect(server.url)
+        await _taken(client)
+        assert client._transport is not None
+        [connection] = client._transport._idle
+        connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        call = await post(spool, b"x" * (MIB - 1))
+        assert call.body is not None
+        assert call.body.in_memory
+        assert await taken(await client.send(call)) == b"{}"
+        assert (server.connections, idle(client)) == (1, 0)
         call.body.close()
 
 
