@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
 
     def is_fresh(self) -> bool:
         """Whether nothing has come since the last reply, not even an end that the loop has not read yet."""
-        return not (self.closed or self._unread.poll(0))
+        return not (self.closed or self._transport.is_closing() or self._unread.poll(0))
 
     def ask(self, data: bytes, *, whole: bool) -> None:
         """Sends the beginning of a request, or a `whole` one. From here on bytes may have left."""
@@ -162,6 +162,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
         self._fail(ConnectionError("the connection was lost"))
+        del self._parser  # it holds the connection in turn
         self._ended(self)
 
     def pause_writing(self) -> None:
