@@ -45,6 +45,7 @@ DECLARE
     done_ids uuid[];
     done_before text[];
     moved bigint[];
+    counters bigint[];  -- of every hold, changed or not
     quota record;
     left_ids bigint[];
     left_now bigint[];
@@ -72,6 +73,7 @@ BEGIN
     LOOP
         known := known || hold;
         hold_ids := hold_ids || hold.id;
+        counters := counters || hold.counters;
         ending := endings[array_position(ids, hold.id)];
         CONTINUE WHEN hold.state NOT IN ('held', 'unknown') OR hold.state = ending.state;
         done_ids := done_ids || hold.id;
@@ -145,7 +147,7 @@ BEGIN
     FOR quota IN
         SELECT p.id, q.limit_micro - p.settled - p.held AS micro
         FROM quota_periods p JOIN quotas q ON q.id = p.quota_id
-        WHERE q.enforce AND p.id IN (SELECT unnest(h.counters) FROM unnest(known) h)
+        WHERE q.enforce AND p.id = ANY (counters)
     LOOP
         left_ids := left_ids || quota.id;
         left_now := left_now || quota.micro;

@@ -105,7 +105,9 @@ async def test_connections_the_server_has_ended_are_replaced(hasty: Database) ->
     others = "pid <> pg_backend_pid() AND datname = current_database()"
     async with hasty.autocommit() as first, hasty.autocommit() as second:
         await second.scalar(text("SELECT 1"))
-        await first.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+        await first.execute(
+            text(f"SELECT pg_terminate_backend(pid, 200) FROM pg_stat_activity WHERE {others}")
+        )
     assert await asyncio.gather(*(run(hasty, "SELECT 1") for _ in range(2))) == [1, 1]
 
 
