@@ -71,7 +71,9 @@ class Seen:
     """What clients were told in the end, their SDK's own retries behind them."""
 
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
-    failures: list[tuple[float, str]] = field(default_factory=list)
+    failures: list[tuple[float, str]] = field(
+        default_factory=list
+    )  # when the call was begun, and what it came to
     slowest: float = 0.0
     stopped: bool = False
 
@@ -83,10 +85,10 @@ class Seen:
         except openai.APIStatusError as error:
             self.answers[kind, error.status_code] += 1
             if error.status_code >= 500:
-                self.failures.append((time.monotonic(), f"{kind} {error.status_code} {error.body}"))
+                self.failures.append((began, f"{kind} {error.status_code} {error.body}"))
         except openai.APIConnectionError as error:
             self.answers[kind, 0] += 1
-            self.failures.append((time.monotonic(), f"{kind} {error!r} {error.__cause__!r}"))
+            self.failures.append((began, f"{kind} {error!r} {error.__cause__!r}"))
         else:
             self.answers[kind, 200] += 1
         self.slowest = max(self.slowest, time.monotonic() - began)
@@ -115,7 +117,7 @@ async def test_three_gateways_are_replaced_and_one_is_killed(one: Rig, tmp_path:
                 base_url=f"{front.secure}/v1",
                 api_key=keys[name],
                 max_retries=5,
-                timeout=60,
+                timeout=20,
                 http_client=openai.DefaultAsyncHttpxClient(verify=False),
             )
             for name in ("plain", "plain", "plain", "plain", "exact", "exact", "paced")
@@ -148,8 +150,10 @@ async def test_three_gateways_are_replaced_and_one_is_killed(one: Rig, tmp_path:
             f"\n{minutes:.1f} minutes, {told} answers, {replaced} replaced, 1 killed, slowest {seen.slowest:.1f} s\n"
             f"{dict(seen.answers)}\nfailures: {[(round(at - began), text) for at, text in seen.failures]}"
         )
-        # What a killed process had sent may have been executed: its client is told so, and nobody else anything.
-        lost = [text for at, text in seen.failures if "upstream_outcome_unknown" in text and at > killed]
+        # What a killed process had sent may have been executed: its client is told so, or its repeats wait in vain, as
+        # nobody knows yet that the process is gone. Nobody else is told anything.
+        in_vain = ("upstream_outcome_unknown", "APITimeoutError")
+        lost = [text for at, text in seen.failures if any(word in text for word in in_vain) and at <= killed]
         assert [text for _, text in seen.failures] == lost
         assert len(lost) <= len(work)
         assert {status for _, status in seen.answers} <= {200, 402, 429, 502, 504}

@@ -66,7 +66,7 @@ def test_a_migration_takes_nothing_away_that_the_release_before_uses(empty_datab
 
 
 class DatabaseBefore(Database):
-    """As the release before asks: its ledger's functions take the items alone, since 0020 and 0021 how long to wait."""
+    """As the release before asks: its ledger's functions take the items alone, since 0019 and 0020 how long to wait."""
 
     async def call(self, function: str, *arguments: object) -> list[Any]:
         return await super().call(function, *arguments[:1])

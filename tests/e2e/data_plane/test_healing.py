@@ -116,7 +116,9 @@ def test_one_team_s_refused_prompts_and_one_broken_model_take_no_key_out(
     here: Rig, pool: Pool, fault: str
 ) -> None:
     keys = [pool.add(), pool.add()]
-    eventually(lambda: pay(here).status_code == 200 and min(pool.counts(*keys)) >= 1)  # what both offer is known
+    eventually(
+        lambda: pay(here).status_code == 200 and min(pool.counts(*keys)) >= 1
+    )  # what both offer is known
     before = pool.counts(*keys)
     for _ in range(16):
         assert pay(here, f"[fault:{fault}]").status_code >= 400

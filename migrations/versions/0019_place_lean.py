@@ -6,8 +6,8 @@ from types import ModuleType
 
 from alembic import context, op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0019"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 
