@@ -104,12 +104,7 @@ class Ledger:
 
         With its order, a lock on its team's rows delays no other's ends.
         """
-        team_id = None if order is None else order.team_id
-        ended = await self._ends.submit(end_item(hold_id, conclusion, sent, team_id))
-        if ended.changed:
-            team, model = ("", "") if order is None else (order.team, order.model)
-            self._metrics.hold_ended(conclusion.state, conclusion.settled, team, model)
-        return ended
+        return await self._end_of(self._put_end(hold_id, conclusion, sent, order), conclusion, order)
 
     async def end_surely(
         self,
@@ -120,11 +115,28 @@ class Ledger:
     ) -> Ended | None:
         """`end` for a call that has been sent: the caller goes on after at most five seconds, the verb is repeated
         until Postgres has it. An end that cannot be written at all is a defect, logged; the hold stays open."""
-        task = self._own(_repeat(lambda: self.end(hold_id, conclusion, sent, order)))
-        await asyncio.wait({task}, timeout=WAIT_SECONDS)
-        if not task.done() or task.cancelled() or task.exception() is not None:
-            return None
-        return task.result()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + WAIT_SECONDS
+        ending = self._put_end(hold_id, conclusion, sent, order)
+
+        def follow() -> asyncio.Task[Ended]:
+            return self._own(
+                _repeat(
+                    lambda: self.end(hold_id, conclusion, sent, order),
+                    lambda: self._end_of(ending, conclusion, order),
+                )
+            )
+
+        try:
+            await asyncio.wait({ending}, timeout=WAIT_SECONDS)
+        except asyncio.CancelledError:
+            follow()
+            raise
+        if _failure(ending) is None:  # nearly always, and without a task of its own
+            return self._counted(ending.result(), conclusion, order)
+        followed = follow()
+        await asyncio.wait({followed}, timeout=max(0.0, until - loop.time()))
+        return followed.result() if _failure(followed) is None else None
 
     async def bind_surely(self, hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> None:
         """`bind`, likewise; until it is written `is_unbound` says so of the task."""
@@ -148,6 +160,24 @@ class Ledger:
             await asyncio.wait(self._unwritten, timeout=seconds)
         for task in self._unwritten:
             task.cancel()
+
+    def _put_end(
+        self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia], order: Order | None
+    ) -> asyncio.Future[Ended]:
+        team_id = None if order is None else order.team_id
+        return self._ends.put(end_item(hold_id, conclusion, sent, team_id))
+
+    async def _end_of(
+        self, ending: asyncio.Future[Ended], conclusion: Conclusion, order: Order | None
+    ) -> Ended:
+        """A caller that is cancelled leaves the end in its batch: it still happens."""
+        return self._counted(await asyncio.shield(ending), conclusion, order)
+
+    def _counted(self, ended: Ended, conclusion: Conclusion, order: Order | None) -> Ended:
+        if ended.changed:
+            team, model = ("", "") if order is None else (order.team, order.model)
+            self._metrics.hold_ended(conclusion.state, conclusion.settled, team, model)
+        return ended
 
     async def _send_places(self, items: Sequence[Item], patient: bool) -> list[Any]:
         """One statement; once more for those whose quota had no counter for this period yet."""
@@ -237,12 +267,23 @@ def _log_defect(task: asyncio.Task[Any]) -> None:
         log.error("a verb of the ledger is given up", exc_info=error)
 
 
-async def _repeat(verb: Callable[[], Awaitable[Result]]) -> Result:
+def _failure(work: asyncio.Future[Any]) -> BaseException | None:
+    """Why there is no result."""
+    if not work.done():
+        return TimeoutError()
+    return asyncio.CancelledError() if work.cancelled() else work.exception()
+
+
+async def _repeat(
+    verb: Callable[[], Awaitable[Result]], first: Callable[[], Awaitable[Result]] | None = None
+) -> Result:
+    """What the verb comes to in the end; the `first` try may be under way already."""
     pause = REPEAT_SECONDS
     while True:
         try:
-            return await verb()
+            return await (first or verb)()
         except GatewayError as error:
+            first = None
             log.warning("a hold's end is not written down yet", extra={"reason": error.reason})
             await asyncio.sleep(pause * uniform(0.5, 1))  # noqa: S311 - so that not all come at once
             pause = min(2 * pause, LONGEST_REPEAT)

@@ -67,6 +67,8 @@ class Deliveries:
         """Shared before the records say that they were delivered: who joins elsewhere looks for the answers then. Told
         after that: who waits elsewhere looks at the records."""
         await self._shelf.share([(one.hold_id, one.answer.result()) for one in unshared], _LIVES)
+        for one in unshared:
+            one.there = True
         self._forget_later(unshared)
         await self._work.until_written(lambda: self._records.delivered(hold_ids, _LIVES))
         self._events.publish(TOPIC, " ".join([hold_id.hex for hold_id in hold_ids]))

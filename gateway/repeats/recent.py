@@ -28,7 +28,9 @@ class Recent:
     readers: int = 0
     keeping: asyncio.Task[None] | None = None  # it reads the answer's body
     written: bool = False  # its client got the answer; until then it must not go
-    kept: bool = False  # the answer is put where it lasts
+    kept: bool = False  # the answer is put where other processes find it
+    there: bool = False  # it lies there
+    replayed: bool = False  # a repeat got it before that
     dropped: bool = False
 
 

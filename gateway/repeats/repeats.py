@@ -170,9 +170,14 @@ class Repeats:
             yield await self._waited_for(record)
 
     def replayed(self, record: Record, repeatable: Repeatable) -> None:
-        """A repeat got the answer in full."""
-        if repeatable.idempotency_key is None:
+        """A repeat got the answer in full. One that it got from here is noted when others find it elsewhere."""
+        if repeatable.idempotency_key is not None:
+            return
+        call = self._recent.calls.get(record.hold_id)
+        if call is None or call.there:
             self._deliveries.note(record.hold_id)
+        else:
+            call.replayed = True
 
     # Beside --------------------------------------------------------------------------------------------------
 
@@ -213,7 +218,7 @@ class Repeats:
             call.keeping = None
 
         call.kept = True
-        call.keeping = keeping = self._work.start(self._keep(call.hold_id, answer, seconds))
+        call.keeping = keeping = self._work.start(self._keep(call, answer, seconds))
         keeping.add_done_callback(done)
         return keeping
 
@@ -233,17 +238,20 @@ class Repeats:
         if younger := [call.ended_at for call in waiting if call.ended_at > before]:
             self._look_for_slow(min(younger) - before)
 
-    async def _keep(self, hold_id: UUID, answer: Answer, seconds: float) -> None:
+    async def _keep(self, call: Recent, answer: Answer, seconds: float) -> None:
         async def kept() -> None:
             async with self._room_to_keep:
-                await self._shelf.keep(hold_id, answer, seconds)
+                await self._shelf.keep(call.hold_id, answer, seconds)
 
         await self._work.until_written(kept)
-        self._events.publish(TOPIC, hold_id.hex)
+        call.there = True
+        if call.replayed:
+            self._deliveries.note(call.hold_id)
+        self._events.publish(TOPIC, call.hold_id.hex)
 
     async def _keep_and_drop(self, call: Recent, answer: Answer) -> None:
         try:
-            await self._keep(call.hold_id, answer, self._rules.window)
+            await self._keep(call, answer, self._rules.window)
         finally:
             self._recent.drop(call)
 

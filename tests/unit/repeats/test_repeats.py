@@ -165,6 +165,24 @@ async def test_answers_that_arrived_together_are_shared_noted_and_told_of_at_onc
     assert rig.freed == []
 
 
+@pytest.mark.parametrize("delivered", [True, False], ids=["its client stays", "its client leaves"])
+async def test_what_a_repeat_here_got_first_is_noted_when_others_find_it(rig: Rig, delivered: bool) -> None:
+    call = rig.begun(ONE)
+    rig.ended(call, Answer(200, body=Bytes(b"answer")))
+    async with rig.here.answer(rig.book.there[ONE]):
+        pass
+    rig.here.replayed(rig.book.there[ONE], RETRIED)
+    await asyncio.sleep(2 * deliveries.NOTE_SECONDS)
+    assert (rig.book.notes, rig.book.there[ONE].state) == (
+        [],
+        "running",
+    )  # whoever looks elsewhere goes on waiting
+    rig.here.written(call, delivered)
+    await asyncio.sleep(4 * deliveries.NOTE_SECONDS)
+    assert rig.book.notes == [[ONE]]
+    assert await rig.asked_elsewhere(ONE) == b"answer"
+
+
 async def test_redis_is_given_no_more_at_a_time_than_it_takes_soon(rig: Rig) -> None:
     for hold_id in (ONE, TWO, THREE):
         rig.answered(hold_id, REDIS_BYTES // 2)
