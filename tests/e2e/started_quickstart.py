@@ -121,6 +121,8 @@ def started(data: Path, *flags: str, port: int | None = None, **environment: str
             stdout=stdout,
             stderr=stderr,
             env={**own, "NO_PROXY": "127.0.0.1", **environment},
+            # A shell starts what it runs in the background with Ctrl-C ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     run = Started(child, port, folder)
     try:
