@@ -164,7 +164,8 @@ def translated() -> Iterator[None]:
         yield
     except psycopg.Error as error:  # of `Database.call`
         wrapped = exc.DBAPIError.instance(None, None, error, psycopg.Error, hide_parameters=True)
-        raise _ours(wrapped) from wrapped
+        ours = _ours(wrapped)
+        raise ours from (error if ours is wrapped else wrapped)
     except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
         ours = _ours(error)
         if ours is error:

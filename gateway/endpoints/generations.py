@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -103,17 +104,17 @@ class Generations:
         call = _UnderWay(hold, body, operation, kept)
         task = seat.start(self._run(call, self._sending(exchange, call)))
         hold.claimed = True
-        try:
+        with suppress(asyncio.CancelledError):
             await seat.over()
-            finished = task.result()
-        except asyncio.CancelledError:
+        if not task.done() or task.cancelled():
             # Requests are cancelled only when the process ends: the client must not take that for a reason to repeat.
             task.add_done_callback(_discard)
             raise errors.outcome_unknown(
                 "The gateway had to end before Pixapi answered. The call may have been executed; the platform "
                 "team sees it by this request id.",
                 timed_out=False,
-            ) from None
+            )
+        finished = task.result()
         _note(exchange, finished)
         reply, there = finished.reply, False
         if reply is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
@@ -13,6 +14,7 @@ from gateway import errors
 from gateway.proxy.relay import reply
 from gateway.upstream.headers import Header
 
+BODY_SECONDS = 30.0
 LARGEST_FORM = 64 * 1024
 MOST_FIELDS = 200
 LARGEST_SIGN_IN = 8 * 1024
@@ -56,10 +58,13 @@ async def _pairs(request: Request, largest: int, most: int) -> list[tuple[str, s
         raise errors.unsupported_media_type("Forms are read as application/x-www-form-urlencoded only.")
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > largest:
-                raise errors.too_large(f"The form is longer than {largest} bytes.")
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > largest:
+                    raise errors.too_large(f"The form is longer than {largest} bytes.")
+    except TimeoutError:
+        raise errors.request_timeout(f"The form did not arrive within {BODY_SECONDS:g} s.") from None
     except ClientDisconnect:
         raise errors.bad_request("The connection ended within the body.") from None
     try:

@@ -30,7 +30,7 @@ class Recent:
     written: bool = False  # its client got the answer; until then it must not go
     kept: bool = False  # the answer is put where other processes find it
     there: bool = False  # it lies there
-    replayed: bool = False  # a repeat got it before that
+    replayed: bool = False  # somebody got it before that
     dropped: bool = False
 
 

@@ -117,6 +117,7 @@ class Repeats:
             return
         answer = call.answer.result()
         if call.keeping is not None:  # it still reads the answer's body
+            call.replayed |= delivered and not call.by_key
             call.keeping.add_done_callback(lambda _: self._recent.drop(call))
         elif not answer.executed or call.by_key:
             self._recent.drop(call)

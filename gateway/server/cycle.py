@@ -39,6 +39,9 @@ class Connection(Protocol):
     def is_closing(self) -> bool:
         """Whether nothing can be sent any more."""
 
+    def read_on(self) -> None:
+        """More of what the client sends is wanted."""
+
     def end(self) -> None:
         """This answer is the connection's last."""
 
@@ -133,11 +136,11 @@ class Cycle:
 
     async def receive(self) -> Message:
         """What has come of the body since last time, or that there is nobody to answer any more."""
-        if self._continue_wanted and not self._connection.is_closing():
-            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._continue_wanted = False
         if not (self.lost or self.complete):
-            self._connection.flow.resume_reading()
+            if self._continue_wanted and not self._connection.is_closing():
+                self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self._continue_wanted = False
+            self._connection.read_on()
             await self._hear()
         if self.lost or self.complete:
             return {"type": "http.disconnect"}

@@ -22,7 +22,6 @@ METHODS = frozenset(
 _LONGEST_METHOD = 32
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]*+) ([!-~]++) HTTP/([0-9]\.[0-9])\r\n")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n)*+\r\n")
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _UPGRADE = frozenset((b"upgrade", b"http2-settings"))
 # A head of HTTP/1.1 without any of these has no body, and lets the connection live.
@@ -95,7 +94,8 @@ def check_unfinished(data: bytes) -> None:
         raise uri_too_long(MAX_TARGET)
     if len(data) >= MAX_HEAD:
         raise _head_too_large()
-    if _BARE_LINE_END.search(data):
+    ends = data.count(b"\r\n")  # counted, not searched for: this is asked again for each piece of a head
+    if data.count(b"\n") != ends or data.count(b"\r") - data.endswith(b"\r") != ends:
         raise broken_framing("Lines of a request head end with CR and LF.")
 
 
@@ -124,7 +124,7 @@ def _framing(telling: list[Field], version: bytes) -> Framing:
         elif name == b"transfer-encoding":
             codings.append(value.lower())
         elif name == b"expect":
-            expects_continue |= value.lower() == b"100-continue"
+            expects_continue |= value.lower() == b"100-continue" and version != b"1.0"
         else:
             offers_upgrade = True
     length = _body_length(lengths, codings, version) if codings or lengths else 0

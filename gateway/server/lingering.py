@@ -8,6 +8,7 @@ forget for a while, then close (RFC 9112, section 9.6).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 SILENCE_SECONDS = 2.0
 TOTAL_SECONDS = 30.0
@@ -20,10 +21,12 @@ class Lingering:
     whenever data arrives; when the client closes, the transport does so by itself.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, close: Callable[[], None]
+    ) -> None:
         self.heard = False
         self._loop = loop
-        self._transport = transport
+        self._close = close
         self._deadline = loop.time() + TOTAL_SECONDS
         transport.write_eof()
         self._timer = loop.call_later(SILENCE_SECONDS, self._look)
@@ -37,4 +40,4 @@ class Lingering:
             self.heard = False
             self._timer = self._loop.call_later(SILENCE_SECONDS, self._look)
         else:
-            self._transport.close()
+            self._close()

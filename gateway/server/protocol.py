@@ -211,13 +211,18 @@ class GatewayProtocol(asyncio.Protocol):
         """Whether nothing can be sent any more."""
         return self.transport.is_closing()
 
+    def read_on(self) -> None:
+        """More of what the client sends is wanted, unless its next request is here already."""
+        if not self._held:
+            self.flow.resume_reading()
+
     def end(self) -> None:
         """This answer is the connection's last: closed by its client, or by time, when it may still be sending.
 
         Closed at once its kernel would no longer say what has arrived, and with an unread body discard the answer.
         """
         if not self._framing.has_body:
-            self.transport.close()
+            self._close()
             return
         self._held, self._take = b"", _swallow
         self._linger()
@@ -229,14 +234,18 @@ class GatewayProtocol(asyncio.Protocol):
             return
         self._idle = True
         self._deadline.set(self._keep_alive)
-        self.flow.resume_reading()
+        self.read_on()
         if self._held:
             # not within the finished request's task: the next one must not inherit its context variables
             self.loop.call_soon(self._go_on, context=self._context)
 
     def _go_on(self) -> None:
-        if self._held:
+        if self._held and not self.transport.is_closing():
             self.data_received(b"")
+            if self._cycle is None or self._cycle.complete:  # no whole head is here: the rest of it is wanted
+                self.flow.resume_reading()
+            else:
+                self.read_on()
 
     # From the transport and the server --------------------------------------------------------------------
 
@@ -255,7 +264,7 @@ class GatewayProtocol(asyncio.Protocol):
         self._reusable = False
         self._stalled.seconds = min(self._stalled.seconds, ENDING_SECONDS)
         if self._cycle is None or self._cycle.complete:
-            self.transport.close()
+            self._close()
         else:
             self._cycle.keep_alive = False
 
@@ -269,7 +278,7 @@ class GatewayProtocol(asyncio.Protocol):
         """Nothing came on an idle connection, or not the whole of a head."""
         if self._held:
             self._refuse(request_timeout(f"No whole request head arrived within {self.header_timeout:g} s."))
-        self.transport.close()
+        self._close()
 
     def _refuse(self, refusal: GatewayError) -> None:
         """Answer `refusal` and end the connection; only end it where an answer has begun."""
@@ -286,7 +295,13 @@ class GatewayProtocol(asyncio.Protocol):
     def _linger(self) -> None:
         if self._lingering is None and not self.transport.is_closing():
             self.flow.resume_reading()
-            self._lingering = Lingering(self.loop, self.transport)
+            self._lingering = Lingering(self.loop, self.transport, self._close)
+
+    def _close(self) -> None:
+        """Ends the connection when what is written has gone, or when the client takes nothing of it any more."""
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._stalled.begin(self.transport)
 
 
 def protocol_class(header_timeout: float, stalled_timeout: float = 30.0) -> type[GatewayProtocol]:

@@ -26,6 +26,7 @@ class Place:
         self._check = check
         self._known: list[Address] = []
         self._known_until = 0.0
+        self._looking: asyncio.Task[list[Address]] | None = None
 
     async def connected(self) -> socket.socket:
         """A new connection; OSError when there is none, `socket.gaierror` when the name is not known."""
@@ -34,14 +35,29 @@ class Place:
             if len(addresses) == 1:
                 return await _connected(addresses[0])
             return await _first_connected(addresses)
-        except OSError:
-            self._known_until = 0.0  # it may have moved
+        except (OSError, asyncio.CancelledError):  # who waited long enough cancels
+            self.forget()
             raise
 
+    def forget(self) -> None:
+        """Looks its addresses up again: it may have moved."""
+        self._known_until = 0.0
+
     async def _addresses(self) -> list[Address]:
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._known_until:
+        if asyncio.get_running_loop().time() < self._known_until:
             return self._known
+        if self._looking is None:  # one look for all who wait
+            self._looking = asyncio.create_task(self._look_up())
+            self._looking.add_done_callback(self._looked)
+        return await asyncio.shield(self._looking)
+
+    def _looked(self, looking: asyncio.Task[list[Address]]) -> None:
+        self._looking = None
+        if not looking.cancelled():
+            looking.exception()  # those who asked may have left
+
+    async def _look_up(self) -> list[Address]:
+        loop = asyncio.get_running_loop()
         try:  # a number needs no thread
             found = socket.getaddrinfo(
                 self.host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST

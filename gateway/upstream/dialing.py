@@ -89,6 +89,7 @@ class Dialer:
             )
         except BaseException:
             connected.close()
+            place.forget()  # somebody else may be there now
             raise
         return protocol
 

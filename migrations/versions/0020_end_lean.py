@@ -98,7 +98,7 @@ BEGIN
         UPDATE holds h
         SET state = d.state, settled = d.settled, estimated = d.estimated, flags = d.flags, reason = d.reason,
             upstream_key_id = d.upstream_key_id, ended_at = d.ended_at
-        FROM unnest(done) d WHERE h.id = d.id AND h.id BETWEEN lowest AND highest;
+        FROM unnest(done) d WHERE h.id = d.id AND h.id = ANY (ids) AND h.id BETWEEN lowest AND highest;
         INSERT INTO ledger_entries (hold_id, kind, team_id, key_id, counters, held, settled, actor, reason)
         SELECT d.id, e.kind, d.team_id, d.key_id, d.counters, e.held, e.settled,
                endings[array_position(ids, d.id)].actor, endings[array_position(ids, d.id)].reason
@@ -201,7 +201,7 @@ BEGIN
     PERFORM FROM holds h WHERE h.id = ANY (ids) AND h.id BETWEEN lowest AND highest ORDER BY h.id FOR NO KEY UPDATE;
     UPDATE holds h SET task_id = i.task, upstream_key_id = i.upstream_key
     FROM unnest(bindings) i
-    WHERE h.id = i.id AND h.id BETWEEN lowest AND highest
+    WHERE h.id = i.id AND h.id = ANY (ids) AND h.id BETWEEN lowest AND highest
       AND (h.task_id, h.upstream_key_id) IS DISTINCT FROM (i.task, i.upstream_key);
     IF taken_ids <> '{}' THEN
         PERFORM FROM gateway_end((

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from gateway.admin.api.routes import ROUTES
 from gateway.admin.callers import Callers
 from gateway.proxy import strict_json
 
+BODY_SECONDS = 30.0
 LARGEST_BODY = 1024 * 1024
 
 
@@ -82,10 +84,13 @@ def _query(items: Sequence[tuple[str, str]]) -> dict[str, str]:
 async def _read(request: Request) -> bytes:
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST_BODY:
-                raise errors.too_large(f"The body is longer than {LARGEST_BODY} bytes.")
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST_BODY:
+                    raise errors.too_large(f"The body is longer than {LARGEST_BODY} bytes.")
+    except TimeoutError:
+        raise errors.request_timeout(f"The body did not arrive within {BODY_SECONDS:g} s.") from None
     except ClientDisconnect:
         raise errors.bad_request("The connection ended within the body.") from None
     return bytes(body)

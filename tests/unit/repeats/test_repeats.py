@@ -294,3 +294,22 @@ async def test_while_it_is_being_kept_its_body_does_not_go(rig: Rig, monkeypatch
         while not rig.freed:
             await asyncio.sleep(0.01)
     assert rig.book.there[ONE].body == b"answer"
+
+
+async def test_what_arrived_while_it_was_still_being_kept_is_noted_after_that(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.01)
+    rig.book.is_down = True
+    call = rig.begun(ONE)
+    rig.ended(call, Answer(200, body=Bytes(b"answer")))
+    async with asyncio.timeout(3):
+        while call.keeping is None:
+            await asyncio.sleep(0.01)
+    rig.here.written(call, True)
+    rig.book.is_down = False
+    async with asyncio.timeout(3):
+        while not rig.book.notes:
+            await asyncio.sleep(0.01)
+    assert rig.book.notes == [[ONE]]
+    assert await rig.asked_elsewhere(ONE) == b"answer"

@@ -36,6 +36,9 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.ended
 
+    def read_on(self) -> None:
+        self.flow.resume_reading()
+
     def end(self) -> None:
         self.ended = True
 
@@ -243,3 +246,11 @@ async def test_100_is_sent_to_who_waits_for_it_when_the_body_is_wanted(asks: boo
     one.take(b"a", last=True)
     await one.receive()
     assert wire.writes == ([b"HTTP/1.1 100 Continue\r\n\r\n"] if asks else [])
+
+
+async def test_a_client_that_cannot_be_read_any_more_is_not_asked_to_go_on() -> None:
+    wire = Wire()
+    waiting = cycle(wire, "POST", expects_continue=True, has_body=True)
+    waiting.lose()
+    assert await waiting.receive() == {"type": "http.disconnect"}
+    assert wire.writes == []

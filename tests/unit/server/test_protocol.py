@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -177,6 +179,24 @@ def test_pipelined_requests_are_answered_in_order(server: Served) -> None:
         assert [seen["body"] for seen in answers] == ["one", "two", "", "four", BODY.decode("latin-1"), "six"]
 
 
+def test_who_sends_ahead_waits_for_answers(server: Served) -> None:
+    """What is read ahead of the answers stays bounded, however much a client sends."""
+
+    def held(connection: Any) -> int:
+        return len(connection._held)
+
+    one = b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 8000 + b"\r\n\r\n"
+    with server.connect() as wire:
+        sender = threading.Thread(target=wire.send, args=(one * 600,))
+        sender.start()
+        read_ahead = 0
+        for _ in range(600):
+            read_ahead = max([read_ahead, *map(held, server.server.server_state.connections)])
+            assert wire.read().status == 200
+        sender.join()
+    assert read_ahead < 1024 * 1024
+
+
 def test_nothing_is_served_after_connection_close(server: Served) -> None:
     for last in (
         post("/last", b"x", b"Connection: close\r\n"),
@@ -211,6 +231,12 @@ def test_a_refusal_waits_for_the_answers_before_it(server: Served) -> None:
         assert wire.read().body == b"paid"
         assert wire.read().status == 400
         assert wire.rest() == b""
+
+
+def test_http_1_0_knows_no_100(server: Served) -> None:
+    with server.connect() as wire:
+        wire.send(b"POST /x HTTP/1.0\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok")
+        assert wire.rest().startswith(b"HTTP/1.1 200")
 
 
 def test_http_1_0_is_answered_and_closed(server: Served) -> None:

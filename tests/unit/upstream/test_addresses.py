@@ -115,6 +115,41 @@ async def test_a_name_is_looked_up_once_a_minute(monkeypatch: pytest.MonkeyPatch
         assert asked == 2
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio"])
+async def test_many_at_once_share_one_look_and_who_leaves_ends_it_for_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, found = 0, asyncio.Event()
+
+    async def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        nonlocal asked
+        asked += 1
+        await found.wait()
+        return [(V4, socket.SOCK_STREAM, 6, "", address)]
+
+    with listening() as (_, address):
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+        place = Place("pixapi.test", 1)
+        tasks = [asyncio.create_task(place.connected()) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        tasks[0].cancel()
+        found.set()
+        for task in tasks[1:]:
+            (await task).close()
+        assert asked == 1
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])
+async def test_one_that_was_silent_for_too_long_is_looked_up_anew() -> None:
+    with quiet() as silent:
+        place = knowing(silent)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await place.connected()
+        with pytest.raises(socket.gaierror):
+            await place.connected()
+
+
 async def test_every_address_is_shown_before_one_is_used() -> None:
     def check(address: str) -> None:
         raise OSError(address)

@@ -1,0 +1,35 @@
+"""Who begins a body that nobody pays for, and does not go on, is told so in time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
+from gateway.admin.api import http
+from gateway.errors import GatewayError
+from gateway.pages import forms
+
+HEADERS = [(b"content-type", b"application/x-www-form-urlencoded"), (b"content-length", b"7")]
+
+
+@pytest.mark.parametrize(
+    ("module", "read"),
+    [(forms, lambda request: forms._pairs(request, 100, 10)), (http, http._read)],
+    ids=["a form", "the admin API"],
+)
+async def test_a_body_that_stops_is_refused(module: Any, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BODY_SECONDS", 0.05)
+    pieces = [b"a="]
+
+    async def receive() -> Message:
+        if not pieces:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": pieces.pop(), "more_body": True}
+
+    with pytest.raises(GatewayError) as raised:
+        await read(Request({"type": "http", "method": "POST", "headers": HEADERS}, receive))
+    assert raised.value.status == 408
