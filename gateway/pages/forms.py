@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import Send
 
 from gateway import errors
+from gateway.proxy import small_body
 from gateway.proxy.relay import reply
 from gateway.upstream.headers import Header
 
-BODY_SECONDS = 30.0
 LARGEST_FORM = 64 * 1024
 MOST_FIELDS = 200
 LARGEST_SIGN_IN = 8 * 1024
@@ -56,17 +55,7 @@ async def _pairs(request: Request, largest: int, most: int) -> list[tuple[str, s
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/x-www-form-urlencoded":
         raise errors.unsupported_media_type("Forms are read as application/x-www-form-urlencoded only.")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > largest:
-                    raise errors.too_large(f"The form is longer than {largest} bytes.")
-    except TimeoutError:
-        raise errors.request_timeout(f"The form did not arrive within {BODY_SECONDS:g} s.") from None
-    except ClientDisconnect:
-        raise errors.bad_request("The connection ended within the body.") from None
+    body = await small_body.read(request, largest, "The form")
     try:
         return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=most, errors="strict")
     except ValueError:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
@@ -19,9 +18,8 @@ from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.route import AdminApi, AdminRoute
 from gateway.admin.api.routes import ROUTES
 from gateway.admin.callers import Callers
-from gateway.proxy import strict_json
+from gateway.proxy import small_body, strict_json
 
-BODY_SECONDS = 30.0
 LARGEST_BODY = 1024 * 1024
 
 
@@ -58,7 +56,11 @@ class AdminPath:
             raise errors.method_not_allowed(", ".join(sorted(self._rows)))
         require_role(row, caller)
         query = _query(request.query_params.multi_items())
-        body = {} if row.method == "GET" else _body(request, await _read(request))
+        body = (
+            {}
+            if row.method == "GET"
+            else _body(request, await small_body.read(request, LARGEST_BODY, "The body"))
+        )
         answer = await invoke(self._api, row, caller, request.path_params, query, body)
         headers = {"content-type": "application/json", "cache-control": "no-store"}
         if isinstance(answer, CsvAnswer):
@@ -79,21 +81,6 @@ def _query(items: Sequence[tuple[str, str]]) -> dict[str, str]:
         double = sorted({ascii(name[:60]) for name in names if names.count(name) > 1})
         raise errors.bad_request(f"Given twice in the query: {', '.join(double)}.", "invalid_fields")
     return query
-
-
-async def _read(request: Request) -> bytes:
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > LARGEST_BODY:
-                    raise errors.too_large(f"The body is longer than {LARGEST_BODY} bytes.")
-    except TimeoutError:
-        raise errors.request_timeout(f"The body did not arrive within {BODY_SECONDS:g} s.") from None
-    except ClientDisconnect:
-        raise errors.bad_request("The connection ended within the body.") from None
-    return bytes(body)
 
 
 def _body(request: Request, raw: bytes) -> dict[str, Any]:

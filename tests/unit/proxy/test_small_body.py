@@ -9,20 +9,23 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from gateway.admin.api import http
 from gateway.errors import GatewayError
 from gateway.pages import forms
+from gateway.proxy import small_body
 
 HEADERS = [(b"content-type", b"application/x-www-form-urlencoded"), (b"content-length", b"7")]
 
 
 @pytest.mark.parametrize(
-    ("module", "read"),
-    [(forms, lambda request: forms._pairs(request, 100, 10)), (http, http._read)],
-    ids=["a form", "the admin API"],
+    "read",
+    [
+        lambda request: forms._pairs(request, 100, 10),
+        lambda request: small_body.read(request, 100, "The body"),
+    ],
+    ids=["a form", "any other"],
 )
-async def test_a_body_that_stops_is_refused(module: Any, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BODY_SECONDS", 0.05)
+async def test_a_body_that_stops_is_refused(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_body, "SECONDS", 0.05)
     pieces = [b"a="]
 
     async def receive() -> Message:
