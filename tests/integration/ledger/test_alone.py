@@ -84,7 +84,7 @@ def place_item(draw: st.DrawFn, calls: list[Item]) -> Item:
 
 
 def end_item(draw: st.DrawFn, calls: list[Item]) -> Item:
-    """The end of one of them, or of none."""
+    """The end of one of the last two, or of none."""
     sends = [
         {
             "number": number,
@@ -96,9 +96,9 @@ def end_item(draw: st.DrawFn, calls: list[Item]) -> Item:
         for number in range(1, 1 + draw(st.integers(0, 2)))
     ]
     return {
-        "id": draw(st.sampled_from([*(call["id"] for call in calls), str(FIRST)])),
+        "id": draw(st.sampled_from([*(call["id"] for call in calls[-2:]), str(FIRST)])),
         "state": draw(
-            st.sampled_from(("settled", "settled", "settled", "released", "unknown", "held", None))
+            st.sampled_from(("settled", "settled", "released", "unknown", "unknown", "held", None))
         ),
         "settled": draw(st.sampled_from((None, 0, 1, 1, 2, 4, -1))),
         "estimated": draw(st.sampled_from((None, False, True))),
@@ -112,32 +112,33 @@ def end_item(draw: st.DrawFn, calls: list[Item]) -> Item:
 Step = tuple[str, Any]
 
 
+def a_quota(draw: st.DrawFn, number: int) -> Step:
+    team = draw(st.sampled_from(sorted(TEAMS)))
+    what = {
+        "id": UUID(int=number),
+        "team": TEAMS[team],
+        "key": draw(st.sampled_from((None, None, f"{team}-first", f"{team}-second"))),
+        "period": draw(st.sampled_from(("day", "week", "month", "total"))),
+        "limit": draw(st.integers(0, 6)),
+        "enforce": draw(st.booleans()),
+        "opened": draw(st.integers(0, 3)) > 0,
+    }
+    return "quota", what
+
+
 @st.composite
 def steps(draw: st.DrawFn) -> list[Step]:
-    found: list[Step] = []
+    """Some quotas, then calls, their ends, and changes between them."""
+    found = [a_quota(draw, number) for number in range(draw(st.integers(0, 4)))]
     calls: list[Item] = []
-    for _ in range(draw(st.integers(2, 14))):
+    for number in range(draw(st.integers(2, 12))):
         kind = draw(st.sampled_from(("quota", "place", "place", "place", "end", "end", "clock", "close")))
-        if kind == "place":
+        if kind == "quota":
+            found.append(a_quota(draw, 10 + number))
+        elif kind == "place":
             found.append((PLACE, place_item(draw, calls)))
         elif kind == "end":
             found.append((END, end_item(draw, calls)))
-        elif kind == "quota":
-            team = draw(st.sampled_from(sorted(TEAMS)))
-            found.append(
-                (
-                    kind,
-                    {
-                        "id": UUID(int=len(found)),
-                        "team": TEAMS[team],
-                        "key": draw(st.sampled_from((None, None, f"{team}-first", f"{team}-second"))),
-                        "period": draw(st.sampled_from(("day", "week", "month", "total"))),
-                        "limit": draw(st.integers(0, 6)),
-                        "enforce": draw(st.booleans()),
-                        "opened": draw(st.integers(0, 3)) > 0,
-                    },
-                )
-            )
         else:
             found.append((kind, draw(st.sampled_from((1, 25, 24 * 32)) if kind == "clock" else st.none())))
     return found
