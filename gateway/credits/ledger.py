@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from random import uniform
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -38,6 +38,7 @@ from gateway.db.engine import Database, promptly
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
 from gateway.telemetry import Metrics
+from gateway.waiting import within
 
 log = logging.getLogger("gateway.ledger")
 
@@ -115,27 +116,17 @@ class Ledger:
     ) -> Ended | None:
         """`end` for a call that has been sent: the caller goes on after at most five seconds, the verb is repeated
         until Postgres has it. An end that cannot be written at all is a defect, logged; the hold stays open."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + WAIT_SECONDS
+        until = monotonic() + WAIT_SECONDS
         ending = self._put_end(hold_id, conclusion, sent, order)
-
-        def follow() -> asyncio.Task[Ended]:
-            return self._own(
-                _repeat(
-                    lambda: self.end(hold_id, conclusion, sent, order),
-                    lambda: self._end_of(ending, conclusion, order),
-                )
-            )
-
         try:
-            await asyncio.wait({ending}, timeout=WAIT_SECONDS)
+            await within(ending, WAIT_SECONDS)
         except asyncio.CancelledError:
-            follow()
+            self._follow(ending, hold_id, conclusion, sent, order)
             raise
         if _failure(ending) is None:  # nearly always, and without a task of its own
             return self._counted(ending.result(), conclusion, order)
-        followed = follow()
-        await asyncio.wait({followed}, timeout=max(0.0, until - loop.time()))
+        followed = self._follow(ending, hold_id, conclusion, sent, order)
+        await within(followed, until - monotonic())
         return followed.result() if _failure(followed) is None else None
 
     async def bind_surely(self, hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> None:
@@ -148,7 +139,7 @@ class Ledger:
                 self._unbound.discard((order.team_id, task.id))
 
         self._unbound.add((order.team_id, task.id))
-        await asyncio.wait({self._own(until_written())}, timeout=WAIT_SECONDS)
+        await within(self._own(until_written()), WAIT_SECONDS)
 
     def is_unbound(self, team_id: UUID, task_id: str) -> bool:
         """Whether this process knows the team's task but could not write it down yet."""
@@ -160,6 +151,22 @@ class Ledger:
             await asyncio.wait(self._unwritten, timeout=seconds)
         for task in self._unwritten:
             task.cancel()
+
+    def _follow(
+        self,
+        ending: asyncio.Future[Ended],
+        hold_id: UUID,
+        conclusion: Conclusion,
+        sent: Sequence[SentVia],
+        order: Order | None,
+    ) -> asyncio.Task[Ended]:
+        """The end that was begun, or one after it."""
+        return self._own(
+            _repeat(
+                lambda: self.end(hold_id, conclusion, sent, order),
+                lambda: self._end_of(ending, conclusion, order),
+            )
+        )
 
     def _put_end(
         self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia], order: Order | None

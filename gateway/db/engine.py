@@ -24,6 +24,7 @@ from sqlalchemy.util import greenlet_spawn
 from gateway import errors
 from gateway.db.connection import TimedConnection
 from gateway.patience import POSTGRES
+from gateway.waiting import within
 
 T = TypeVar("T")
 IDLE_SECONDS = 5.0  # a connection that was used since is not asked first whether the server is there
@@ -135,14 +136,15 @@ async def promptly(work: Awaitable[T]) -> T:
     A server that has gone silent answers neither the statement nor the request to cancel it, so the work is left to
     itself instead of being cancelled: it ends when the server comes back, or when its connection hangs up.
     """
-    task, purse, loop = asyncio.ensure_future(work), POSTGRES.current(), asyncio.get_running_loop()
-    began = loop.time()
-    done, _ = await asyncio.wait({task}, timeout=POSTGRES.seconds if purse is None else purse.left)
+    future = work if isinstance(work, asyncio.Future) else asyncio.ensure_future(work)
+    purse = POSTGRES.current()
+    began = monotonic()
+    done = await within(future, POSTGRES.seconds if purse is None else purse.left)
     if purse is not None:
-        purse.spend(loop.time() - began)
+        purse.spend(monotonic() - began)
     if done:
-        return task.result()
-    task.add_done_callback(_retrieve)
+        return future.result()
+    future.add_done_callback(_retrieve)
     raise _silent()
 
 
