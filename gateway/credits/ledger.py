@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from random import uniform
 from time import monotonic, perf_counter
 from typing import Any, TypeVar, cast
@@ -338,15 +339,6 @@ def refusal(row: Any, order: Order) -> GatewayError:
     )
 
 
-def _team(item: Item) -> object:
-    """Whose locks it may wait for; None of an end that does not say."""
-    return item["team"]
-
-
-def _ident(item: Item) -> str:
-    return str(item["id"])
-
-
 async def _end(connection: AsyncConnection, items: Sequence[Item]) -> list[Ended]:
     rows = await connection.execute(_END_HERE, {"items": msgspec.json.encode(items).decode()})
     return _ended(rows.all())
@@ -364,4 +356,6 @@ SELECT EXISTS (SELECT FROM pg_stat_activity
                  AND coalesce(xact_start, backend_start) < :moment AND state <> 'idle')
 """)
 _OPEN_COUNTERS = text("SELECT gateway_open_counters(CAST(:team AS uuid))")
+_ident: Callable[[Item], str] = itemgetter("id")
+_team: Callable[[Item], str | None] = itemgetter("team")  # whose locks it may wait for; an end need not say
 _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}
