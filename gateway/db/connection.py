@@ -63,6 +63,8 @@ class TimedConnection(psycopg.AsyncConnection[Any]):
         """
         adapt = Transformer(self)
         result = await self.wait(self._asked(statement, arguments, adapt))
+        if result.status == ExecStatus.COMMAND_OK:
+            return []
         if result.status != ExecStatus.TUPLES_OK:
             raise error_from_result(result, encoding=adapt.encoding)
         adapt.set_pgresult(result)

@@ -9,7 +9,7 @@ becomes a 503 `dependency_unavailable` here, so nothing above knows SQLAlchemy's
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, partial
 from time import monotonic
@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from gateway import errors
 from gateway.db.connection import TimedConnection
+from gateway.db.direct import Direct
 from gateway.db.lending import Lending
 from gateway.patience import POSTGRES
 from gateway.waiting import within
@@ -75,15 +76,22 @@ class Database:
                 yield connection
 
     async def call(self, function: str, *arguments: object) -> list[Any]:
-        """The rows, as named tuples, of a function in the schema; it commits alone. Raises as `autocommit` does.
+        """`ask` a function in the schema."""
+        return await self._rows(_calling(function, len(arguments)), arguments)
+
+    async def ask(self, statement: Direct, **values: object) -> list[Any]:
+        """The rows, as named tuples, of a statement; it commits alone. Raises as `autocommit` does.
 
         This is for what every paid call asks: it goes to the driver at once, for SQLAlchemy's own way to a statement
         and back takes as long as the statement.
         """
+        return await self._rows(statement.text, statement.arguments(values))
+
+    async def _rows(self, statement: bytes, arguments: Sequence[object]) -> list[Any]:
         with translated():
             lent = await self._lending.take()
             try:
-                rows = await lent.driver.rows(_calling(function, len(arguments)), arguments)
+                rows = await lent.driver.rows(statement, arguments)
             except BaseException as error:
                 cancelled = not isinstance(error, psycopg.Error)
                 await self._lending.spoil(lent, error, cut=lent.driver.closed, unsure=cancelled)

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Float, Uuid, and_, any_, bindparam, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.db.direct import Direct
 from gateway.db.engine import Database
 from gateway.db.tables import holds, idempotency_records, tasks
 
@@ -135,8 +136,7 @@ class Records:
 
     async def delivered(self, hold_ids: Sequence[UUID], lives: float) -> None:
         """The answers of these calls were written out in full: their records are of use for `lives` seconds more."""
-        async with self._database.autocommit() as connection:
-            await connection.execute(_DELIVERED, {"ids": list(hold_ids), "lives": timedelta(seconds=lives)})
+        await self._database.ask(_DELIVERED, ids=list(hold_ids), lives=timedelta(seconds=lives))
 
     async def clear(self) -> list[str]:
         """Deletes what has expired; the files that held answers."""
@@ -197,10 +197,12 @@ _RECORD = select(
 _TAKE = text("SELECT gateway_take_repeat(:key, :wanted, :number, :any_number, :joinable, :grace)")
 
 # Without a key it is forgotten soon; with one it stays for its time.
-_DELIVERED = text("""
+_DELIVERED = Direct(
+    text("""
 UPDATE idempotency_records r
 SET delivered_at = now(), ended_at = coalesce(r.ended_at, now()),
     state = CASE WHEN r.state = 'running' THEN 'ended' ELSE r.state END,
     expires_at = CASE WHEN r.idempotency_key IS NULL THEN now() + :lives ELSE r.expires_at END
 WHERE r.hold_id = ANY (:ids)
 """)
+)
