@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import ARRAY, LargeBinary, any_, bindparam, func, select
 
 from gateway import errors
-from gateway.access.key_format import TEAM_KEY, ParsedKey, Peppers, parse
+from gateway.access.key_format import LENGTH, TEAM_KEY, Peppers, parse
 from gateway.access.principal import Principal
 from gateway.access.principal_cache import Entry, PrincipalCache
 from gateway.access.principal_rows import PRINCIPAL, principal_of, works
@@ -66,10 +66,11 @@ class Authenticator:
         return principal
 
     async def principal_of(self, token: str) -> Principal | None:
-        """The principal of a key's text, None when it is no good key; 503 as above. What cannot be a key costs
-        nothing."""
-        key = parse(token, TEAM_KEY)
-        principal = None if key is None else await self._principal(key)
+        """The principal of a key's text, None when it is no good key; 503 as above. What cannot be a key is not looked
+        up."""
+        if len(token) != LENGTH or not token.isascii():
+            return None
+        principal = await self._principal(token)
         return None if principal is None or principal.expired(self._clock.now()) else principal
 
     def forget_key(self, key_id: str) -> None:
@@ -92,16 +93,19 @@ class Authenticator:
         """Returns when the use of every key that was looked up so far is written down, or cannot be."""
         await self._uses.noted()
 
-    async def _principal(self, key: ParsedKey) -> Principal | None:
-        digests = self._peppers.digests(key.text)
+    async def _principal(self, token: str) -> Principal | None:
+        digest = self._peppers.sign(token)
         now = self._clock.monotonic()
         hearing = self._hears()
-        entry = self._cache.get(digests[0], now, hearing=hearing)
+        entry = self._cache.get(digest, now, hearing=hearing)
         if entry is not None:
             return entry.principal
-        reading = self._reading.get(digests[0])
+        key = parse(token, TEAM_KEY)
+        if key is None:
+            return None
+        reading = self._reading.get(digest)
         if reading is None or not self._cache.fresh(reading.asked_at, now, hearing=hearing):
-            reading = self._begin(key.public_id, digests, now)
+            reading = self._begin(key.public_id, self._peppers.digests(token), now)
         return await promptly(reading.answer)
 
     def _begin(self, key_id: str, digests: list[bytes], now: float) -> _Reading:

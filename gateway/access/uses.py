@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID
 
-from sqlalchemy import ARRAY, Table, any_, bindparam, or_, select
+from sqlalchemy import ARRAY, Table, Update, any_, bindparam, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -45,6 +44,7 @@ class Uses:
         self._peppers = peppers
         self._clock = clock
         self._log_again_at = float("-inf")
+        self._use = _use(table)
 
     async def note(
         self, connection: AsyncConnection, used: Used, digests: Sequence[bytes], *, due: bool
@@ -58,24 +58,12 @@ class Uses:
         try:
             with translated():
                 if due:
-                    await self._use(connection, due)
+                    await connection.execute(self._use, {"ids": due})
                 for use in uses:
                     if use.row.pepper != self._peppers.names[0]:
                         await sign_anew(connection, self._table, use.row, use.digests, self._peppers)
         except (GatewayError, StatementRefusedError, IntegrityError) as error:
             self.failed(error)
-
-    async def _use(self, connection: AsyncConnection, ids: Sequence[str | UUID]) -> None:
-        table, last = self._table, self._table.c.last_used_at
-        free = (
-            select(table.c.id)
-            .where(
-                table.c.id == any_(bindparam("ids", ids, ARRAY(table.c.id.type))),
-                or_(last.is_(None), last < NOW - USE_IS_NOTED_EVERY),
-            )
-            .with_for_update(skip_locked=True)
-        )
-        await connection.execute(table.update().where(table.c.id.in_(free)).values(last_used_at=NOW))
 
     def failed(self, error: Exception) -> None:
         """A use was not noted because of this."""
@@ -87,6 +75,19 @@ class Uses:
             log.warning(
                 "the use of a key cannot be noted", extra={"reason": reason, "detail": self._table.name}
             )
+
+
+def _use(table: Table) -> Update:
+    last = table.c.last_used_at
+    free = (
+        select(table.c.id)
+        .where(
+            table.c.id == any_(bindparam("ids", type_=ARRAY(table.c.id.type))),
+            or_(last.is_(None), last < NOW - USE_IS_NOTED_EVERY),
+        )
+        .with_for_update(skip_locked=True)
+    )
+    return table.update().where(table.c.id.in_(free)).values(last_used_at=NOW)
 
 
 class LaterUses:

@@ -91,5 +91,5 @@ class KeyRows(Database):
             raise errors.dependency_unavailable("full")
         yield cast("AsyncConnection", self)
 
-    async def execute(self, statement: Any) -> None:
+    async def execute(self, statement: Any, _: Any = None) -> None:
         self.noted += 1

@@ -285,3 +285,13 @@ async def test_a_use_that_cannot_be_noted_is_let_go(rig: Rig) -> None:
     assert await rig.works(rig.rows.add(noted_long_ago=True))
     await rig.authenticator.noted()
     assert rig.rows.noted == 1
+
+
+@pytest.mark.parametrize("change", [str.swapcase, lambda text: text[:-1], lambda text: text + "0", str.upper])
+async def test_what_is_no_key_is_refused_without_a_question(rig: Rig, change: Callable[[str], str]) -> None:
+    key = rig.rows.add()
+    assert await rig.works(key)
+    assert await rig.authenticator.principal_of(change(key.text)) is None
+    for strange in ("é", "\0", "\ud800"):
+        assert await rig.authenticator.principal_of(key.text[:20] + strange + key.text[21:]) is None
+    assert rig.rows.asked == 1
