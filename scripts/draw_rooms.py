@@ -50,6 +50,7 @@ ROOMS = {
     "clock": ("", "base"),
     "ids": ("", "base"),
     "patience": ("", "base"),
+    "waiting": ("", "base"),
     "logs": ("", "base"),
     "telemetry": ("", "base"),
     "tracing": ("", "base"),

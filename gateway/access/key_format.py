@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 TEAM_KEY: Literal["pxg"] = "pxg"
 ADMIN_TOKEN: Literal["pxa"] = "pxa"  # noqa: S105 - a prefix
+LENGTH = 53
 _PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
 _SHAPE = re.compile(r"(pxg|pxa)_([0-9A-Za-z]{10})_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -53,22 +54,13 @@ class Batcher(Generic[Item, Result]):
     def put(self, item: Item) -> asyncio.Future[Result]:
         """The item is in, and cannot be taken out: whoever awaits its result shields the future."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_retrieve)
-        self._enqueue(self._queue(self._lane(item)), (item, future))
+        queue = self._apart.get(self._lane(item), self._common) if self._apart else self._common
+        self._enqueue(queue, (item, future))
         return future
 
     async def submit(self, item: Item) -> Result:
         """The item's result. A caller that is cancelled leaves its item in: what it does still happens."""
         return await asyncio.shield(self.put(item))
-
-    def _queue(self, lane: Hashable) -> _Queue[Item, Result]:
-        queue = self._apart.get(lane)
-        if queue is None:
-            return self._common
-        if queue.leader is None and asyncio.get_running_loop().time() >= queue.until:
-            del self._apart[lane]
-            return self._common
-        return queue
 
     def _enqueue(self, queue: _Queue[Item, Result], one: Waiting[Item, Result]) -> None:
         queue.waiting.append(one)
@@ -86,20 +78,38 @@ class Batcher(Generic[Item, Result]):
             for _, future in queue.waiting:
                 future.cancel()
             queue.waiting = []
+            if queue is not self._common:
+                self._rejoin(queue)
+
+    def _rejoin(self, queue: _Queue[Item, Result]) -> None:
+        """A lane in which nobody waits, and that was not locked for a while, goes with the others again."""
+        if queue.leader is None and not queue.locked:
+            del self._apart[queue.lane]
+
+    def _forgive(self, queue: _Queue[Item, Result]) -> None:
+        queue.locked -= 1
+        self._rejoin(queue)
 
     def _next(self, queue: _Queue[Item, Result]) -> list[Waiting[Item, Result]]:
-        batch: list[Waiting[Item, Result]] = []
-        later: list[Waiting[Item, Result]] = []
-        idents: set[Hashable] = set()
-        for number, one in enumerate(queue.waiting):
-            if len(batch) == LARGEST:
-                later += queue.waiting[number:]
-                break
-            ident = self._ident(one[0])
-            (later if ident in idents else batch).append(one)
-            idents.add(ident)
+        batch, later = queue.waiting[:LARGEST], queue.waiting[LARGEST:]
+        if len({self._ident(item) for item, _ in batch}) < len(batch):
+            batch, again = self._without_repeats(batch)
+            later = again + later
         queue.waiting = later
         return batch
+
+    def _without_repeats(
+        self, waiting: Sequence[Waiting[Item, Result]]
+    ) -> tuple[list[Waiting[Item, Result]], list[Waiting[Item, Result]]]:
+        """The first of each id, and the others."""
+        first: list[Waiting[Item, Result]] = []
+        again: list[Waiting[Item, Result]] = []
+        idents: set[Hashable] = set()
+        for one in waiting:
+            ident = self._ident(one[0])
+            (again if ident in idents else first).append(one)
+            idents.add(ident)
+        return first, again
 
     async def _deliver(self, batch: Sequence[Waiting[Item, Result]], queue: _Queue[Item, Result]) -> None:
         patient = queue is not self._common
@@ -110,7 +120,8 @@ class Batcher(Generic[Item, Result]):
                 self._locked(batch, queue, error)
             else:
                 for one in batch:
-                    self._enqueue(self._apart.setdefault(self._lane(one[0]), _Queue()), one)
+                    lane = self._lane(one[0])
+                    self._enqueue(self._apart.setdefault(lane, _Queue(lane)), one)
         except GatewayError as error:
             _fail(batch, error)
         except Exception as error:
@@ -134,8 +145,9 @@ class Batcher(Generic[Item, Result]):
         self, batch: Sequence[Waiting[Item, Result]], queue: _Queue[Item, Result], error: LockedError
     ) -> None:
         """Whoever came meanwhile fails too: to wait for the same lock once more would take them twice as long."""
-        if queue is not self._apart.get(None):  # those that name no lane have none to keep
-            queue.until = asyncio.get_running_loop().time() + APART_SECONDS
+        if queue.lane is not None:  # those that name no lane have none to keep
+            queue.locked += 1
+            asyncio.get_running_loop().call_later(APART_SECONDS, self._forgive, queue, context=Context())
         waiting, queue.waiting = queue.waiting, []
         _fail([*batch, *waiting], error)
 
@@ -151,20 +163,16 @@ class Batcher(Generic[Item, Result]):
 
 @dataclass(slots=True)
 class _Queue(Generic[Item, Result]):
-    """Those who wait, and the one who sends for them; a queue of one lane serves it at least `until`."""
+    """Those who wait, and the one who sends for them; how often their lane was `locked` of late."""
 
+    lane: Hashable = None
     waiting: list[Waiting[Item, Result]] = field(default_factory=list)
     leader: asyncio.Task[None] | None = None
-    until: float = 0.0
+    locked: int = 0
 
 
 def _fail(batch: Sequence[tuple[object, asyncio.Future[Result]]], error: Exception) -> None:
     for _, future in batch:
         if not future.done():
             future.set_exception(error)
-
-
-def _retrieve(future: asyncio.Future[Result]) -> None:
-    """The caller may have left: that is no reason for a warning."""
-    if not future.cancelled():
-        future.exception()
+            future.exception()  # its caller may have left: that is no reason for a warning

@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from random import uniform
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -38,6 +39,7 @@ from gateway.db.engine import Database, promptly
 from gateway.errors import GatewayError
 from gateway.ids import uuid7
 from gateway.telemetry import Metrics
+from gateway.waiting import within
 
 log = logging.getLogger("gateway.ledger")
 
@@ -115,27 +117,17 @@ class Ledger:
     ) -> Ended | None:
         """`end` for a call that has been sent: the caller goes on after at most five seconds, the verb is repeated
         until Postgres has it. An end that cannot be written at all is a defect, logged; the hold stays open."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + WAIT_SECONDS
+        until = monotonic() + WAIT_SECONDS
         ending = self._put_end(hold_id, conclusion, sent, order)
-
-        def follow() -> asyncio.Task[Ended]:
-            return self._own(
-                _repeat(
-                    lambda: self.end(hold_id, conclusion, sent, order),
-                    lambda: self._end_of(ending, conclusion, order),
-                )
-            )
-
         try:
-            await asyncio.wait({ending}, timeout=WAIT_SECONDS)
+            await within(ending, WAIT_SECONDS)
         except asyncio.CancelledError:
-            follow()
+            self._follow(ending, hold_id, conclusion, sent, order)
             raise
         if _failure(ending) is None:  # nearly always, and without a task of its own
             return self._counted(ending.result(), conclusion, order)
-        followed = follow()
-        await asyncio.wait({followed}, timeout=max(0.0, until - loop.time()))
+        followed = self._follow(ending, hold_id, conclusion, sent, order)
+        await within(followed, until - monotonic())
         return followed.result() if _failure(followed) is None else None
 
     async def bind_surely(self, hold_id: UUID, order: Order, task: NewTask, sent: Sequence[SentVia]) -> None:
@@ -148,7 +140,7 @@ class Ledger:
                 self._unbound.discard((order.team_id, task.id))
 
         self._unbound.add((order.team_id, task.id))
-        await asyncio.wait({self._own(until_written())}, timeout=WAIT_SECONDS)
+        await within(self._own(until_written()), WAIT_SECONDS)
 
     def is_unbound(self, team_id: UUID, task_id: str) -> bool:
         """Whether this process knows the team's task but could not write it down yet."""
@@ -160,6 +152,22 @@ class Ledger:
             await asyncio.wait(self._unwritten, timeout=seconds)
         for task in self._unwritten:
             task.cancel()
+
+    def _follow(
+        self,
+        ending: asyncio.Future[Ended],
+        hold_id: UUID,
+        conclusion: Conclusion,
+        sent: Sequence[SentVia],
+        order: Order | None,
+    ) -> asyncio.Task[Ended]:
+        """The end that was begun, or one after it."""
+        return self._own(
+            _repeat(
+                lambda: self.end(hold_id, conclusion, sent, order),
+                lambda: self._end_of(ending, conclusion, order),
+            )
+        )
 
     def _put_end(
         self, hold_id: UUID, conclusion: Conclusion, sent: Sequence[SentVia], order: Order | None
@@ -331,15 +339,6 @@ def refusal(row: Any, order: Order) -> GatewayError:
     )
 
 
-def _team(item: Item) -> object:
-    """Whose locks it may wait for; None of an end that does not say."""
-    return item["team"]
-
-
-def _ident(item: Item) -> str:
-    return str(item["id"])
-
-
 async def _end(connection: AsyncConnection, items: Sequence[Item]) -> list[Ended]:
     rows = await connection.execute(_END_HERE, {"items": msgspec.json.encode(items).decode()})
     return _ended(rows.all())
@@ -357,4 +356,6 @@ SELECT EXISTS (SELECT FROM pg_stat_activity
                  AND coalesce(xact_start, backend_start) < :moment AND state <> 'idle')
 """)
 _OPEN_COUNTERS = text("SELECT gateway_open_counters(CAST(:team AS uuid))")
+_ident: Callable[[Item], str] = itemgetter("id")
+_team: Callable[[Item], str | None] = itemgetter("team")  # whose locks it may wait for; an end need not say
 _ADJECTIVE = {"day": "daily", "week": "weekly", "month": "monthly"}

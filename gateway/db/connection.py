@@ -11,11 +11,20 @@ import contextlib
 import os
 import select
 import socket
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from functools import cache
 from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import generators
 from psycopg.abc import PQGen
+from psycopg.abc import Transformer as Adapting
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 
 GRACE_SECONDS = 1.0  # beyond the statement's own time-out
 
@@ -40,9 +49,33 @@ class TimedConnection(psycopg.AsyncConnection[Any]):
             return await super().wait(gen, *args, **options)
         watch = _Watch(self, self.statement_seconds + GRACE_SECONDS)
         try:
-            return await super().wait(gen, *args, **options)
+            result = await super().wait(gen, *args, **options)
         finally:
             watch.end()
+        self.used_at = monotonic()
+        return result
+
+    async def rows(self, statement: bytes, arguments: Sequence[object]) -> list[Any]:
+        """The rows of one statement, `$1` the first of its arguments, as named tuples. Raises as a cursor's `execute`.
+
+        For who has the connection alone, and for rows that are few: a cursor keeps more than these need, and costs
+        more than the statement.
+        """
+        adapt = Transformer(self)
+        result = await self.wait(self._asked(statement, arguments, adapt))
+        if result.status == ExecStatus.COMMAND_OK:
+            return []
+        if result.status != ExecStatus.TUPLES_OK:
+            raise error_from_result(result, encoding=adapt.encoding)
+        adapt.set_pgresult(result)
+        row = _row(tuple([result.fname(column) for column in range(result.nfields)]))
+        return adapt.load_rows(0, result.ntuples, row)
+
+    def _asked(self, statement: bytes, arguments: Sequence[object], adapt: Adapting) -> PQGen[PGresult]:
+        values = adapt.dump_sequence(arguments, [PyFormat.AUTO] * len(arguments))
+        self.pgconn.send_query_params(statement, values, param_types=adapt.types, param_formats=adapt.formats)
+        results: list[PGresult] = yield from generators.execute(self.pgconn)
+        return results[-1]
 
 
 class _Watch:
@@ -65,6 +98,13 @@ class _Watch:
             return
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as same:
             same.shutdown(socket.SHUT_RDWR)
+
+
+@cache
+def _row(names: tuple[bytes, ...]) -> Callable[[Sequence[Any]], Any]:
+    row: Any = namedtuple("Row", [name.decode() for name in names])  # type: ignore[misc]
+    made: Callable[[Sequence[Any]], Any] = row._make
+    return made
 
 
 def _readable(number: int) -> bool:

@@ -1,29 +1,31 @@
 """The gateway's Postgres: one engine, and connections whose failures are ours.
 
-A connection is taken for one transaction and given back; none is ever held while Pixapi is asked. What the
-driver raises becomes a 503 `dependency_unavailable` here, so nothing above knows SQLAlchemy's exceptions, save
+A connection is taken for one transaction and given back; none is ever held while Pixapi is asked, save one that lies
+ready for the next call of a function (`lending`), which whoever finds the pool empty takes. What the driver raises
+becomes a 503 `dependency_unavailable` here, so nothing above knows SQLAlchemy's exceptions, save
 `IntegrityError`, which is an answer and not a failure.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import namedtuple_row
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.util import greenlet_spawn
 
 from gateway import errors
 from gateway.db.connection import TimedConnection
+from gateway.db.direct import Direct
+from gateway.db.lending import Lending
 from gateway.patience import POSTGRES
+from gateway.waiting import within
 
 T = TypeVar("T")
 IDLE_SECONDS = 5.0  # a connection that was used since is not asked first whether the server is there
@@ -47,6 +49,7 @@ class Database:
         self.lock_timeout = lock_timeout
         self._pool_size = pool_size
         self._engine = _engine(url, pool_size, pool_wait, statement_timeout, lock_timeout)
+        self._lending = Lending(self._engine, pool_size, IDLE_SECONDS)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -55,6 +58,7 @@ class Database:
         Raises GatewayError 503 when Postgres cannot be asked; lets IntegrityError through.
         """
         with translated():
+            self._lending.make_room()
             async with self._engine.connect() as plain:
                 connection = await plain.execution_options(isolation_level="READ COMMITTED")
                 try:
@@ -67,32 +71,33 @@ class Database:
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which every statement commits alone: reads, and verbs of one statement."""
         with translated():
+            self._lending.make_room()
             async with self._engine.connect() as connection:
                 yield connection
 
     async def call(self, function: str, *arguments: object) -> list[Any]:
-        """The rows, as named tuples, of a function in the schema; it commits alone. Raises as `autocommit` does.
+        """`ask` a function in the schema."""
+        return await self._rows(_calling(function, len(arguments)), arguments)
+
+    async def ask(self, statement: Direct, **values: object) -> list[Any]:
+        """The rows, as named tuples, of a statement; it commits alone. Raises as `autocommit` does.
 
         This is for what every paid call asks: it goes to the driver at once, for SQLAlchemy's own way to a statement
         and back takes as long as the statement.
         """
-        statement = f"SELECT * FROM {function}({', '.join(['%s'] * len(arguments))})"  # noqa: S608 - our own name
+        return await self._rows(statement.text, statement.arguments(values))
+
+    async def _rows(self, statement: bytes, arguments: Sequence[object]) -> list[Any]:
         with translated():
-            taken = await self._engine.raw_connection()
-            driver: Any = taken.driver_connection
+            lent = await self._lending.take()
             try:
-                async with driver.cursor(row_factory=namedtuple_row) as cursor:
-                    await cursor.execute(statement, arguments)
-                    rows: list[Any] = await cursor.fetchall()
-                    return rows
+                rows = await lent.driver.rows(statement, arguments)
             except BaseException as error:
-                if driver.closed:  # it was cut, and so were the others, most likely
-                    await greenlet_spawn(self._engine.pool._invalidate, taken, error)
-                elif not isinstance(error, psycopg.Error):  # cancelled, who knows in the middle of what
-                    await greenlet_spawn(taken.invalidate, error)
+                cancelled = not isinstance(error, psycopg.Error)
+                await self._lending.spoil(lent, error, cut=lent.driver.closed, unsure=cancelled)
                 raise
-            finally:
-                taken.close()
+            self._lending.leave(lent)
+            return rows
 
     async def revision(self) -> str | None:
         """The migration the schema is at, None when there is none."""
@@ -103,9 +108,11 @@ class Database:
     def connections(self) -> tuple[int, int]:
         """Connections in use now, and how many more may be."""
         in_use = self._engine.pool.checkedout()  # type: ignore[attr-defined]
+        in_use -= self._lending.free
         return in_use, self._pool_size - in_use
 
     async def close(self) -> None:
+        self._lending.give_all_back()
         await self._engine.dispose()
 
 
@@ -135,15 +142,22 @@ async def promptly(work: Awaitable[T]) -> T:
     A server that has gone silent answers neither the statement nor the request to cancel it, so the work is left to
     itself instead of being cancelled: it ends when the server comes back, or when its connection hangs up.
     """
-    task, purse, loop = asyncio.ensure_future(work), POSTGRES.current(), asyncio.get_running_loop()
-    began = loop.time()
-    done, _ = await asyncio.wait({task}, timeout=POSTGRES.seconds if purse is None else purse.left)
+    future = work if isinstance(work, asyncio.Future) else asyncio.ensure_future(work)
+    purse = POSTGRES.current()
+    began = monotonic()
+    done = await within(future, POSTGRES.seconds if purse is None else purse.left)
     if purse is not None:
-        purse.spend(loop.time() - began)
+        purse.spend(monotonic() - began)
     if done:
-        return task.result()
-    task.add_done_callback(_retrieve)
+        return future.result()
+    future.add_done_callback(_retrieve)
     raise _silent()
+
+
+@cache
+def _calling(function: str, arguments: int) -> bytes:
+    places = ", ".join(f"${number}" for number in range(1, arguments + 1))
+    return f"SELECT * FROM {function}({places})".encode()  # noqa: S608 - our own name
 
 
 def _retrieve(task: asyncio.Future[Any]) -> None:
@@ -237,7 +251,6 @@ def _engine(
             return
         driver: TimedConnection = connection.driver_connection
         driver.statement_seconds = statement_timeout
-        driver.used_at = monotonic()
         if driver.info.transaction_status != TransactionStatus.IDLE:
             # Whoever took it next would write into a transaction that nobody commits.
             record.invalidate()

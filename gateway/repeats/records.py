@@ -12,9 +12,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Float, Uuid, and_, any_, bindparam, delete, func, select, text, update
+import msgspec
+from sqlalchemy import ARRAY, Float, Uuid, and_, any_, bindparam, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.db.direct import Direct
 from gateway.db.engine import Database
 from gateway.db.tables import holds, idempotency_records, tasks
 
@@ -80,23 +82,16 @@ class Records:
 
     async def by_key(self, team_id: UUID, idempotency_key: str) -> Record | None:
         """The team's call with this Idempotency-Key."""
-        return await self._one(
-            idempotency_records.c.team_id == team_id,
-            idempotency_records.c.idempotency_key == idempotency_key,
-            idempotency_records.c.expires_at > func.now(),
-        )
+        rows = await self._database.ask(_BY_KEY, team=team_id, key=idempotency_key)
+        return Record(**rows[0]._asdict()) if rows else None
 
     async def by_hold(self, hold_id: UUID) -> Record | None:
-        return await self._one(idempotency_records.c.hold_id == hold_id)
+        return (await self.by_holds([hold_id])).get(hold_id)
 
     async def by_holds(self, hold_ids: Sequence[UUID]) -> dict[UUID, Record]:
         """Those of these holds that have a record."""
-        ids = bindparam(
-            "ids", list(hold_ids), ARRAY(Uuid)
-        )  # one text of the statement, however many they are
-        async with self._database.autocommit() as connection:
-            rows = await connection.execute(_RECORD.where(idempotency_records.c.hold_id == any_(ids)))
-        return {row.hold_id: Record(**row._mapping) for row in rows}
+        rows = await self._database.ask(_BY_HOLDS, ids=list(hold_ids))
+        return {row.hold_id: Record(**row._asdict()) for row in rows}
 
     async def take(
         self, key_id: str, fingerprint: bytes, number: int, *, any_number: bool, window: float, grace: float
@@ -116,27 +111,20 @@ class Records:
 
     async def keep(self, hold_id: UUID, kept: Kept) -> None:
         """Writes an answer down; what was written first stays."""
-        values: dict[str, Any] = {
-            "state": kept.state,
-            "status": kept.status,
-            "headers": kept.headers,
-            "body": kept.body,
-            "body_path": kept.path,
-            "ended_at": func.coalesce(idempotency_records.c.ended_at, func.now()),
-        }
-        if kept.lives is not None:
-            values["expires_at"] = func.now() + timedelta(seconds=kept.lives)
-        async with self._database.autocommit() as connection:
-            await connection.execute(
-                update(idempotency_records)
-                .where(idempotency_records.c.hold_id == hold_id, idempotency_records.c.headers.is_(None))
-                .values(values)
-            )
+        await self._database.ask(
+            _KEEP,
+            hold=hold_id,
+            state=kept.state,
+            status=kept.status,
+            headers=msgspec.json.encode(kept.headers).decode(),
+            body=kept.body,
+            path=kept.path,
+            lives=None if kept.lives is None else timedelta(seconds=kept.lives),
+        )
 
     async def delivered(self, hold_ids: Sequence[UUID], lives: float) -> None:
         """The answers of these calls were written out in full: their records are of use for `lives` seconds more."""
-        async with self._database.autocommit() as connection:
-            await connection.execute(_DELIVERED, {"ids": list(hold_ids), "lives": timedelta(seconds=lives)})
+        await self._database.ask(_DELIVERED, ids=list(hold_ids), lives=timedelta(seconds=lives))
 
     async def clear(self) -> list[str]:
         """Deletes what has expired; the files that held answers."""
@@ -162,11 +150,6 @@ class Records:
         )
         async with self._database.autocommit() as connection:
             return (await connection.execute(statement)).scalars().all()
-
-    async def _one(self, *which: Any) -> Record | None:
-        async with self._database.autocommit() as connection:
-            row = (await connection.execute(_RECORD.where(*which))).first()
-        return None if row is None else Record(**row._mapping)
 
 
 _RECORD = select(
@@ -194,13 +177,33 @@ _RECORD = select(
     )
 )
 
+_BY_KEY = Direct(
+    _RECORD.where(
+        idempotency_records.c.team_id == bindparam("team"),
+        idempotency_records.c.idempotency_key == bindparam("key"),
+        idempotency_records.c.expires_at > func.now(),
+    )
+)
+_BY_HOLDS = Direct(_RECORD.where(idempotency_records.c.hold_id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+
+_KEEP = Direct(
+    text("""
+UPDATE idempotency_records r
+SET state = :state, status = :status, headers = CAST(:headers AS jsonb), body = :body, body_path = :path,
+    ended_at = coalesce(r.ended_at, now()), expires_at = coalesce(now() + CAST(:lives AS interval), r.expires_at)
+WHERE r.hold_id = :hold AND r.headers IS NULL
+""")
+)
+
 _TAKE = text("SELECT gateway_take_repeat(:key, :wanted, :number, :any_number, :joinable, :grace)")
 
 # Without a key it is forgotten soon; with one it stays for its time.
-_DELIVERED = text("""
+_DELIVERED = Direct(
+    text("""
 UPDATE idempotency_records r
 SET delivered_at = now(), ended_at = coalesce(r.ended_at, now()),
     state = CASE WHEN r.state = 'running' THEN 'ended' ELSE r.state END,
     expires_at = CASE WHEN r.idempotency_key IS NULL THEN now() + :lives ELSE r.expires_at END
 WHERE r.hold_id = ANY (:ids)
 """)
+)

@@ -27,6 +27,7 @@ from gateway.repeats.recent import Recent, RecentCalls
 from gateway.repeats.records import Record, Records
 from gateway.repeats.shelf import Shelf
 from gateway.repeats.work import Work
+from gateway.waiting import within
 
 KEPT_AT_ONCE = 4  # each has its answer in memory meanwhile
 STORE_SECONDS = 5.0  # a client waits so long for its answer to be kept
@@ -101,7 +102,7 @@ class Repeats:
         """Puts the answer of a call with a key where it lasts, before its client gets a byte; waits 5 s at most."""
         if answer.executed and call.by_key:
             keeping = self._begin_to_keep(call, answer, self._rules.retention)
-            await asyncio.wait({keeping}, timeout=STORE_SECONDS)
+            await within(keeping, STORE_SECONDS)
 
     def ended(self, call: Recent, answer: Answer, close: Callable[[], None]) -> None:
         """The call has answered. `close` frees the answer's body when nobody can ask for it any more."""

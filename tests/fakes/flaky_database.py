@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
+from gateway.db.direct import Direct
 from gateway.db.engine import Database
 
 
@@ -49,6 +50,10 @@ class FlakyDatabase(Database):
     async def call(self, function: str, *arguments: object) -> list[Any]:
         await self._ask()
         return await super().call(function, *arguments)
+
+    async def ask(self, statement: Direct, **values: object) -> list[Any]:
+        await self._ask()
+        return await super().ask(statement, **values)
 
     async def _ask(self) -> None:
         self.asked += 1

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway import errors
 from gateway.access.key_format import TEAM_KEY, ParsedKey, Peppers, make
-from gateway.db.engine import Database
+from gateway.db.direct import Direct
+from gateway.db.engine import Database, StatementRefusedError
 from tests.fakes.principals import TEAM_ID
 
 PEPPERS = Peppers(["pepper-of-the-authenticator-tests-0123456789"])
@@ -32,6 +32,8 @@ class KeyRows(Database):
         self.asked = 0
         self.noted = 0
         self.down = False
+        self.full = False  # no connection is left for who wants to write
+        self.broken: set[str] = set()  # ids of keys whose rows the driver cannot read
 
     def add(self, team_id: UUID = TEAM_ID, **fields: Any) -> ParsedKey:
         """A new key of the team, without restrictions but for these fields."""
@@ -71,19 +73,23 @@ class KeyRows(Database):
         self.gates.append(asyncio.Event())
         return self.gates[-1]
 
-    @asynccontextmanager
-    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
+    async def ask(self, statement: Direct, **values: Any) -> list[Any]:
         self.asked += 1
         if self.down:
             raise errors.dependency_unavailable("down")
-        yield cast("AsyncConnection", self)
-
-    async def execute(self, statement: Any, parameters: Mapping[str, Any] | None = None) -> SimpleNamespace:
-        if not isinstance(statement, Select):
-            self.noted += 1
-            return SimpleNamespace()
-        rows = [self.rows[digest] for digest in (parameters or {})["digests"] if digest in self.rows]
+        rows = [self.rows[digest] for digest in values["digests"] if digest in self.rows]
         found = [SimpleNamespace(**vars(row)) for row in rows]
         if self.gates:
             await self.gates.pop(0).wait()
-        return SimpleNamespace(all=lambda: found)
+        if any(row.key_id in self.broken for row in found):
+            raise StatementRefusedError("a value that the driver cannot read")
+        return found
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
+        if self.full:
+            raise errors.dependency_unavailable("full")
+        yield cast("AsyncConnection", self)
+
+    async def execute(self, statement: Any, _: Any = None) -> None:
+        self.noted += 1

@@ -142,14 +142,32 @@ async def test_a_good_key_is_good_although_its_use_cannot_be_noted(
     try:
         for _ in range(3):
             assert (await rig.who()).key_id == rig.team.key_id
+            await rig.authenticator.noted()
             rig.clock.forward(11)
         assert lines() == ["no room in team_keys"]
         rig.clock.forward(60)
         await rig.who()
+        await rig.authenticator.noted()
         assert len(lines()) == 2
     finally:
         async with rig.database.transaction() as connection:
             await connection.exec_driver_sql("DROP FUNCTION refuse() CASCADE")
+
+
+async def test_a_use_is_written_down_soon(rig: Rig) -> None:
+    async def last_used() -> datetime | None:
+        async with rig.database.autocommit() as connection:
+            return (await team_keys.find(connection, rig.team.key_id)).last_used_at
+
+    assert await last_used() is None
+    await rig.who()
+    await rig.authenticator.noted()
+    first = await last_used()
+    assert first is not None
+    rig.clock.forward(11)
+    await rig.who()
+    await rig.authenticator.noted()
+    assert await last_used() == first, "once a minute is enough"
 
 
 async def test_who_holds_a_key_s_row_keeps_nobody_waiting(rig: Rig) -> None:
@@ -226,6 +244,9 @@ async def test_a_key_signed_with_an_older_pepper_still_works(rig: Rig) -> None:
 
 
 async def test_look_ups_of_one_key_at_one_time_share_one_query(rig: Rig) -> None:
+    await rig.who()
+    await rig.authenticator.noted()
+    rig.authenticator.forget_all()
     before = rig.database.asked
     found = await asyncio.gather(*(rig.who() for _ in range(50)))
     assert {one.key_id for one in found} == {rig.team.key_id}

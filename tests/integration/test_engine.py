@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from gateway.db import schema
+from gateway.db.direct import Direct
 from gateway.db.engine import Database, LockedError, StatementRefusedError, promptly
 from gateway.errors import GatewayError
 from gateway.patience import POSTGRES
@@ -172,6 +174,37 @@ async def test_nor_one_that_a_commit_has_left_open(hasty: Database) -> None:
 async def test_a_function_s_rows_have_names(hasty: Database) -> None:
     rows = await hasty.call("json_each_text", '{"a": 1, "b": 2}')
     assert [(row.key, row.value) for row in rows] == [("a", "1"), ("b", "2")]
+
+
+async def test_a_statement_s_rows_hold_what_the_driver_makes_of_them(hasty: Database) -> None:
+    ident, moment = uuid4(), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    statement = Direct(
+        text(
+            "SELECT CAST(:ident AS uuid) AS ident, CAST(:moment AS timestamptz) AS moment,"
+            " :data = ANY (:many) AS there,"
+            " CAST(:document AS jsonb) AS document, CAST(:nothing AS bytea) AS nothing"
+        )
+    )
+    (row,) = await hasty.ask(
+        statement,
+        ident=ident,
+        moment=moment,
+        data=b"\0\xff",
+        many=[b"x", b"\0\xff"],
+        document='{"a": [1]}',
+        nothing=None,
+    )
+    assert row == (ident, moment, True, {"a": [1]}, None)
+    assert row.document == {"a": [1]}
+
+
+async def test_one_that_writes_has_no_rows_and_commits(hasty: Database) -> None:
+    ident = uuid4()
+    assert await hasty.ask(Direct(INSERT), id=ident) == []
+    assert await run(hasty, f"SELECT count(*) FROM audit_entries WHERE id = '{ident}'") == 1
+    with pytest.raises(IntegrityError):
+        await hasty.ask(Direct(INSERT), id=ident)
+    assert hasty.connections() == (0, 2)
 
 
 async def test_a_function_fails_as_a_statement_does(hasty: Database, module_database_url: str) -> None:

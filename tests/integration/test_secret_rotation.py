@@ -169,12 +169,12 @@ class Rotation:
         own = Peppers(peppers)
         tokens = AdminTokens(self.database, own, None)
         admin = await tokens.principal_of(self.token.encode())
+        authenticator = Authenticator(self.database, own, SystemClock())
         try:
-            principal = await Authenticator(self.database, own, SystemClock()).authenticate(
-                [b"Bearer " + self.key.secret.encode()]
-            )
+            principal = await authenticator.authenticate([b"Bearer " + self.key.secret.encode()])
         except GatewayError:
             return False
+        await authenticator.noted()
         return principal.key_id == self.key.key.id and admin is not None
 
     async def begin(self) -> bool:

@@ -128,8 +128,9 @@ async def test_database_gone_between_dispatch_and_end(book: Book) -> None:
     await book.quota(team.owner(), "month", 100)
     ledger = book.process()
     holds = await place_all([ledger], [team.order() for _ in range(20)])
-    real, gone = book.databases[-1]._engine, Database(GONE)
-    book.databases[-1]._engine = gone._engine
+    database, gone = book.databases[-1], Database(GONE)
+    real = database._engine, database._lending
+    database._engine, database._lending = gone._engine, gone._lending
     began = time.monotonic()
     ends = [asyncio.create_task(ledger.end_surely(one.id, settled(0.5))) for one in holds]
     again = [asyncio.create_task(ledger.end_surely(one.id, UNKNOWN)) for one in holds[:5]]
@@ -140,7 +141,7 @@ async def test_database_gone_between_dispatch_and_end(book: Book) -> None:
     answers = await asyncio.gather(*ends, *again)
     assert answers == [None] * 25  # the clients go on
     assert 4 < time.monotonic() - began < 6.5
-    book.databases[-1]._engine = real
+    database._engine, database._lending = real
     await eventually(lambda: book.counters(team.owner()) == {"month": (10 * CREDIT, 0)}, 5)
     assert {row["state"] for row in book.rows("SELECT state FROM holds")} == {"settled"}
     await gone.close()

@@ -12,6 +12,7 @@ import pytest
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_format import TEAM_KEY, ParsedKey, make
 from gateway.access.principal import Principal
+from gateway.db.engine import StatementRefusedError
 from gateway.errors import GatewayError
 from tests.fakes.clock import FakeClock
 from tests.fakes.key_rows import PEPPERS, KeyRows
@@ -202,6 +203,7 @@ async def test_keys_looked_up_in_one_turn_share_a_question_and_each_gets_its_own
     rig.rows.revoke(keys[7])
     asked = [asyncio.create_task(rig.works(key)) for key in (*keys, stranger, keys[3])]
     assert await asyncio.gather(*asked) == [key is not keys[7] for key in keys] + [False, True]
+    await rig.authenticator.noted()
     assert (rig.rows.asked, rig.rows.noted) == (1, 1)
     assert [(await rig.who(key)).key_id for key in keys[:7]] == [key.public_id for key in keys[:7]]
     assert rig.rows.asked == 1
@@ -236,3 +238,60 @@ async def test_a_failed_question_fails_all_who_share_it_and_each_can_ask_again(r
     assert [one.status for one in found if isinstance(one, GatewayError)] == [503] * 3
     rig.rows.down = False
     assert await asyncio.gather(*(rig.works(key) for key in keys)) == [True] * 3
+
+
+@pytest.mark.parametrize("number", [0, 3, 6])
+async def test_a_row_that_cannot_be_read_fails_its_own_key_alone(rig: Rig, number: int) -> None:
+    keys = [rig.rows.add() for _ in range(7)]
+    rig.rows.change(keys[number], allowed_addresses=["no address"])
+    found = await asyncio.gather(*(rig.who(key) for key in keys), return_exceptions=True)
+    assert [isinstance(one, ValueError) for one in found] == [key is keys[number] for key in keys]
+    assert rig.rows.asked == 1
+    with pytest.raises(ValueError, match="no address"):
+        await rig.who(keys[number])
+    rig.rows.change(keys[number], allowed_addresses=None)
+    assert await rig.works(keys[number])
+
+
+@pytest.mark.parametrize("broken", [{0}, {3, 4}, {6}, set(range(7))])
+async def test_so_does_one_that_the_driver_cannot_read(rig: Rig, broken: set[int]) -> None:
+    keys = [rig.rows.add() for _ in range(7)]
+    rig.rows.broken = {keys[number].public_id for number in broken}
+    found = await asyncio.gather(*(rig.who(key) for key in keys), return_exceptions=True)
+    refused = [number for number, one in enumerate(found) if isinstance(one, StatementRefusedError)]
+    assert set(refused) == broken
+    assert sum(isinstance(one, Principal) for one in found) == len(keys) - len(broken)
+
+
+async def test_uses_are_noted_together_and_keep_nobody_waiting(rig: Rig) -> None:
+    for _ in range(20):
+        assert await rig.works(rig.rows.add(noted_long_ago=True))
+    await rig.authenticator.noted()
+    assert rig.rows.asked == 20
+    assert rig.rows.noted == 2  # the first at once, the others after a while
+
+
+async def test_a_use_that_was_just_noted_is_not_noted_again(rig: Rig) -> None:
+    assert await rig.works(rig.rows.add())
+    await rig.authenticator.noted()
+    assert rig.rows.noted == 0
+
+
+async def test_a_use_that_cannot_be_noted_is_let_go(rig: Rig) -> None:
+    rig.rows.full = True
+    assert await rig.works(rig.rows.add(noted_long_ago=True))
+    await rig.authenticator.noted()
+    rig.rows.full = False
+    assert await rig.works(rig.rows.add(noted_long_ago=True))
+    await rig.authenticator.noted()
+    assert rig.rows.noted == 1
+
+
+@pytest.mark.parametrize("change", [str.swapcase, lambda text: text[:-1], lambda text: text + "0", str.upper])
+async def test_what_is_no_key_is_refused_without_a_question(rig: Rig, change: Callable[[str], str]) -> None:
+    key = rig.rows.add()
+    assert await rig.works(key)
+    assert await rig.authenticator.principal_of(change(key.text)) is None
+    for strange in ("é", "\0", "\ud800"):
+        assert await rig.authenticator.principal_of(key.text[:20] + strange + key.text[21:]) is None
+    assert rig.rows.asked == 1

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gateway.access.key_format import (
     ADMIN_TOKEN,
     ALPHABET,
+    LENGTH,
     TEAM_KEY,
     ParsedKey,
     Peppers,
@@ -114,3 +115,8 @@ def test_the_first_pepper_signs_and_all_verify() -> None:
     assert old.sign(text) == hmac.new(b"old pepper", text.encode(), hashlib.sha256).digest()
     assert new.sign(text) != old.sign(text)
     assert new.digests(text) == [new.sign(text), old.sign(text)]
+
+
+@pytest.mark.parametrize("kind", [TEAM_KEY, ADMIN_TOKEN])
+def test_every_key_is_as_long(kind: Kind) -> None:
+    assert {len(make(kind).text) for _ in range(20)} == {LENGTH}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -207,3 +208,62 @@ async def test_a_lane_that_waited_for_nothing_stays_with_the_others() -> None:
     sink.sent.clear()
     await asyncio.gather(group.submit(1), group.submit(20), group.submit(2))
     assert len(sink.sent) <= 2
+
+
+async def test_nothing_is_kept_of_a_lane_that_was_locked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teams come and go: what a lock has cost one of them is forgotten, whether it asks again or not."""
+    monkeypatch.setattr("gateway.credits.batch.APART_SECONDS", 0.05)
+    sink = LockedSink(locked=3)
+    group = by_tens(sink)
+    found = await asyncio.gather(*(group.submit(item) for item in (1, 20, 30, 31)), return_exceptions=True)
+    assert [isinstance(one, LockedError) for one in found] == [False, False, True, True]
+    assert list(group._apart) == [3]  # the others waited for nothing
+    with pytest.raises(LockedError):
+        await group.submit(32)
+    await asyncio.sleep(0.1)
+    assert not group._apart
+
+
+async def test_nothing_either_of_one_that_is_served_when_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.credits.batch.APART_SECONDS", 0.05)
+    sink = LockedSink(locked=3)
+    group = by_tens(sink)
+    with pytest.raises(LockedError):
+        await group.submit(30)
+    sink.locked = -1
+    sink.gate.clear()
+
+    async def slow(items: Sequence[int], patient: bool) -> list[int]:
+        await sink.gate.wait()
+        return [item * 10 for item in items]
+
+    group._send = slow
+    late = group.put(31)
+    await asyncio.sleep(0.1)
+    assert list(group._apart) == [3]
+    sink.gate.set()
+    assert await late == 310
+    assert not group._apart
+
+
+async def test_of_items_that_name_no_lane_nothing_is_kept() -> None:
+    sink = LockedSink(locked=0)
+    group: Batcher[int, int] = Batcher(sink, ident=lambda item: item)
+    with pytest.raises(LockedError):
+        await group.submit(1)
+    assert not group._apart
+
+
+async def test_who_has_left_is_not_missed_when_its_batch_fails() -> None:
+    """An error that nobody takes is no line in the log."""
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    sink = Sink()
+    sink.gone = 2
+    group = batcher(sink)
+    group.put(1)
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert not complaints
