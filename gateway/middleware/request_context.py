@@ -104,7 +104,7 @@ class RequestContextMiddleware:
 
     def _count(self, exchange: Exchange, route: str, method: str, status: int, seconds: float) -> None:
         metrics = self._metrics
-        metrics.requests_by[route, method, str(status)].inc()
+        metrics.requests_by[route, method, status].inc()
         if not exchange.waited:
             metrics.seconds_by[(route,)].observe(seconds)
         if exchange.cache is not None:
