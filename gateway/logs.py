@@ -17,6 +17,7 @@ from contextvars import Context
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -67,7 +68,7 @@ class RequestLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     key: str | None = None
     model: str | None = None
     operation: str | None = None
-    hold: str | None = None
+    hold: UUID | None = None
     task_id: str | None = None
     upstream_key: str | None = None
     attempts: int | None = None

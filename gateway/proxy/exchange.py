@@ -19,6 +19,7 @@ from gateway.proxy.paid_calls import Seat
 from gateway.spool import SpooledBody
 
 Headers = tuple[tuple[bytes, bytes], ...]
+Named = dict[bytes, list[bytes]]  # headers' values by their lower-case names
 _KEY = "gateway.exchange"
 
 
@@ -73,10 +74,10 @@ class Exchange:
     refused: GatewayError | None = None  # that error itself, when it was the whole answer
     when_failure_sent: Callable[[], None] | None = None  # for a call that was executed, or may have been
 
-    named: dict[bytes, list[bytes]] = field(init=False)  # the headers' values by lower-case name
+    named: Named = field(init=False)
 
     def __post_init__(self) -> None:
-        named: dict[bytes, list[bytes]] = {}
+        named: Named = {}
         for name, value in self.headers:
             if name in named:
                 named[name].append(value)

@@ -134,18 +134,25 @@ class Cycle:
 
     # For the application ----------------------------------------------------------------------------------
 
+    def left(self) -> bool:
+        """Whether there is nobody to answer any more."""
+        return self.lost or self.complete
+
     async def receive(self) -> Message:
         """What has come of the body since last time, or that there is nobody to answer any more."""
         if not (self.lost or self.complete):
             if self._continue_wanted and not self._connection.is_closing():
                 self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self._continue_wanted = False
-            self._connection.read_on()
-            await self._hear()
+            if not self._news:
+                await self._hear()
+            self._news = False
         if self.lost or self.complete:
             return {"type": "http.disconnect"}
         body = b"".join(self._pieces)
         self._pieces, self._waiting_bytes = [], 0
+        # Also when this was the last of it: a client is heard to leave only while it is read.
+        self._connection.read_on()
         return {"type": "http.request", "body": body, "more_body": not self.body_ended}
 
     async def send(self, message: Message) -> None:
@@ -190,13 +197,10 @@ class Cycle:
 
     async def _hear(self) -> None:
         """Waits for news. Most requests need no event: theirs are here before they ask."""
-        if not self._news:
-            if self._event is None:
-                self._event = asyncio.Event()
-            await self._event.wait()
-        self._news = False
-        if self._event is not None:
-            self._event.clear()
+        if self._event is None:
+            self._event = asyncio.Event()
+        self._event.clear()
+        await self._event.wait()
 
     def _head(self, status: int, given: Iterable[Header]) -> bytes:
         headers = [*self._connection.server_state.default_headers, *given]

@@ -29,8 +29,10 @@ from gateway.server.lingering import Lingering
 from gateway.server.refusing import answer_to
 from gateway.server.stalled import Stalled
 
-# Where the application finds `Arrival.watch` among its scope's extensions: how it learns that its answer has arrived.
-ARRIVAL = "gateway.arrival"
+# Among its scope's extensions the application finds
+ARRIVAL = "gateway.arrival"  # `Arrival.watch`: how it learns that its answer has arrived
+CHECKED = "gateway.head"  # that the head's size and framing have been checked
+LEAVING = "gateway.leaving"  # `Cycle.left`: whether the client has gone
 
 ENDING_SECONDS = 5.0  # for a client to take some of its answer while the process ends
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -62,7 +64,6 @@ class GatewayProtocol(asyncio.Protocol):
         self._server: tuple[str, int | None] | None = None
         self._client: tuple[str, int] | None = None
         self._arrival = Arrival(self.loop, self._context)
-        self._extensions = {ARRIVAL: self._arrival.watch}
         self._stalled = Stalled(self.loop, self.stalled_timeout)
         self._deadline = Deadline(self.loop, self._context, self._expired)
         self._lingering: Lingering | None = None
@@ -166,19 +167,21 @@ class GatewayProtocol(asyncio.Protocol):
         """Start the request. Answered before its body has arrived, it ends the connection and says so."""
         framing = self._framing = head.framing
         self._reusable = not framing.closes
-        self._cycle = Cycle(
+        scope = self._scope(head)
+        self._cycle = cycle = Cycle(
             self,
-            self._scope(head),
+            scope,
             keep_alive=self._reusable and not framing.has_body,
             expects_continue=framing.expects_continue,
             has_body=framing.has_body,
         )
+        scope["extensions"] = {CHECKED: True, ARRIVAL: self._arrival.watch, LEAVING: cycle.left}
         if framing.has_body:
             self._body = ChunkedBody() if framing.chunked else SizedBody(framing.length)
             self._take = self._take_body
         elif not self._reusable:
             self._take = _swallow
-        task = self.loop.create_task(self._cycle.run(self._app))
+        task = self.loop.create_task(cycle.run(self._app))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
 
@@ -198,7 +201,6 @@ class GatewayProtocol(asyncio.Protocol):
             "path": unquote(path) if "%" in path else path,
             "raw_path": head.path,
             "query_string": head.query,
-            "extensions": self._extensions,
         }
 
     # What a cycle asks of its connection ------------------------------------------------------------------

@@ -106,10 +106,11 @@ class Children(dict[tuple[object, ...], Child]):
 
     def __init__(self, metric: _Labelled[Child]) -> None:
         super().__init__()
-        self._metric = metric
+        self._metric: _Labelled[Child] = metric
 
     def __missing__(self, labels: tuple[object, ...]) -> Child:
-        child = self[labels] = self._metric.labels(*labels)
+        child: Child = self._metric.labels(*labels)
+        self[labels] = child
         return child
 
 

@@ -239,6 +239,28 @@ async def test_a_body_nobody_asks_for_is_not_read_on() -> None:
     assert wire.reading
 
 
+async def test_who_has_sent_all_of_a_body_is_read_on_so_that_its_leaving_is_heard() -> None:
+    wire = Wire()
+    one = cycle(wire, "POST", has_body=True)
+    waiting = asyncio.create_task(one.receive())
+    await asyncio.sleep(0)
+    one.take(b"x" * 70_000, last=True)
+    assert not wire.reading
+    assert len((await waiting)["body"]) == 70_000
+    assert wire.reading
+
+
+async def test_it_says_when_nobody_is_left_to_answer() -> None:
+    answered, lost = cycle(Wire()), cycle(Wire())
+    assert [answered.left(), lost.left()] == [False, False]
+    await answered.run(sends(start(200, TWO), body(b"o", more=True)))
+    assert not answered.left()
+    await answered.send(body(b"k"))
+    lost.lose()
+    assert answered.left()
+    assert lost.left()
+
+
 @pytest.mark.parametrize("asks", [True, False])
 async def test_100_is_sent_to_who_waits_for_it_when_the_body_is_wanted(asks: bool) -> None:
     wire = Wire()
