@@ -32,7 +32,7 @@ from gateway.server.stalled import Stalled
 # Among its scope's extensions the application finds
 ARRIVAL = "gateway.arrival"  # `Arrival.watch`: how it learns that its answer has arrived
 CHECKED = "gateway.head"  # that the head's size and framing have been checked
-LEAVING = "gateway.leaving"  # `Cycle.left`: whether the client has gone
+LEAVING = "gateway.leaving"  # `Cycle.client_gone`: whether the client has gone
 
 ENDING_SECONDS = 5.0  # for a client to take some of its answer while the process ends
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -167,25 +167,23 @@ class GatewayProtocol(asyncio.Protocol):
         """Start the request. Answered before its body has arrived, it ends the connection and says so."""
         framing = self._framing = head.framing
         self._reusable = not framing.closes
-        scope = self._scope(head)
         self._cycle = cycle = Cycle(
             self,
-            scope,
+            head.method,
             keep_alive=self._reusable and not framing.has_body,
             expects_continue=framing.expects_continue,
             has_body=framing.has_body,
         )
-        scope["extensions"] = {CHECKED: True, ARRIVAL: self._arrival.watch, LEAVING: cycle.left}
         if framing.has_body:
             self._body = ChunkedBody() if framing.chunked else SizedBody(framing.length)
             self._take = self._take_body
         elif not self._reusable:
             self._take = _swallow
-        task = self.loop.create_task(cycle.run(self._app))
+        task = self.loop.create_task(cycle.run(self._app, self._scope(head, cycle)))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
 
-    def _scope(self, head: Head) -> Scope:
+    def _scope(self, head: Head, cycle: Cycle) -> Scope:
         path = head.path.decode()
         return {
             "type": "http",
@@ -201,6 +199,7 @@ class GatewayProtocol(asyncio.Protocol):
             "path": unquote(path) if "%" in path else path,
             "raw_path": head.path,
             "query_string": head.query,
+            "extensions": {CHECKED: True, ARRIVAL: self._arrival.watch, LEAVING: cycle.client_gone},
         }
 
     # What a cycle asks of its connection ------------------------------------------------------------------

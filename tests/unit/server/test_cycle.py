@@ -15,6 +15,7 @@ from gateway.server.cycle import JOINED, Cycle
 START = "http.response.start"
 BODY = "http.response.body"
 DATE = b"date: now\r\n"
+SCOPE: Scope = {"type": "http"}
 
 
 class Wire(asyncio.Transport):
@@ -54,7 +55,7 @@ class Wire(asyncio.Transport):
 
 def cycle(wire: Wire, method: str = "GET", **given: bool) -> Cycle:
     options = {"keep_alive": True, "expects_continue": False, "has_body": False} | given
-    return Cycle(wire, {"type": "http", "method": method}, **options)
+    return Cycle(wire, method, **options)
 
 
 def sends(*messages: Message) -> ASGIApp:
@@ -103,7 +104,7 @@ async def test_a_head_leaves_with_the_first_piece_of_its_body(
     method: str, messages: list[Message], written: list[bytes]
 ) -> None:
     wire = Wire()
-    await cycle(wire, method).run(sends(*messages))
+    await cycle(wire, method).run(sends(*messages), SCOPE)
     assert [data for data in wire.writes if data] == [b"HTTP/1.1 " + written[0], *written[1:]]
     assert (wire.answers, wire.ended) == (1, False)
 
@@ -120,7 +121,7 @@ async def test_a_head_alone_is_not_sent_yet() -> None:
 async def test_a_long_body_is_not_copied_to_be_with_its_head() -> None:
     wire = Wire()
     data = b"x" * (JOINED + 1)
-    await cycle(wire).run(sends(start(200, (b"content-length", b"%d" % len(data))), body(data)))
+    await cycle(wire).run(sends(start(200, (b"content-length", b"%d" % len(data))), body(data)), SCOPE)
     assert wire.writes[1:] == [data]
 
 
@@ -129,7 +130,7 @@ async def test_the_last_answer_of_a_connection_says_so_once(
     keep_alive: bool, given: list[tuple[bytes, bytes]]
 ) -> None:
     wire = Wire()
-    await cycle(wire, keep_alive=keep_alive).run(sends(start(200, TWO, *given), body(b"ok")))
+    await cycle(wire, keep_alive=keep_alive).run(sends(start(200, TWO, *given), body(b"ok")), SCOPE)
     assert wire.writes[0].count(b"connection: close\r\n") == 1
     assert wire.ended
 
@@ -147,7 +148,7 @@ async def test_the_last_answer_of_a_connection_says_so_once(
 )
 async def test_a_header_with_a_line_of_its_own_is_never_written(header: tuple[bytes, bytes]) -> None:
     wire = Wire()
-    await cycle(wire).run(sends(start(200, header, TWO), body(b"ok")))
+    await cycle(wire).run(sends(start(200, header, TWO), body(b"ok")), SCOPE)
     assert wire.writes[0].startswith(b"HTTP/1.1 500 ")
     assert b"forged" not in wire.writes[0]
     assert wire.ended
@@ -166,7 +167,7 @@ async def test_a_header_with_a_line_of_its_own_is_never_written(header: tuple[by
 )
 async def test_what_is_no_answer_is_a_500_while_nothing_is_sent(messages: list[Message]) -> None:
     wire = Wire()
-    await cycle(wire).run(sends(*messages))
+    await cycle(wire).run(sends(*messages), SCOPE)
     assert b"".join(wire.writes).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert b"connection: close\r\n" in wire.writes[0]
     assert wire.ended
@@ -182,7 +183,7 @@ async def test_what_is_no_answer_is_a_500_while_nothing_is_sent(messages: list[M
 )
 async def test_a_begun_answer_that_fails_is_cut_off(messages: list[Message]) -> None:
     wire = Wire()
-    await cycle(wire).run(sends(*messages))
+    await cycle(wire).run(sends(*messages), SCOPE)
     assert wire.ended
     assert wire.answers == 0
     assert b"".join(wire.writes).count(b"HTTP/1.1") == 1
@@ -204,7 +205,7 @@ async def test_a_client_that_is_gone_is_sent_nothing() -> None:
     one = cycle(wire)
     one.lose()
     assert await one.receive() == {"type": "http.disconnect"}
-    await one.run(sends(start(200, TWO), body(b"ok")))
+    await one.run(sends(start(200, TWO), body(b"ok")), SCOPE)
     assert (wire.writes, wire.answers) == ([], 0)
 
 
@@ -252,13 +253,13 @@ async def test_who_has_sent_all_of_a_body_is_read_on_so_that_its_leaving_is_hear
 
 async def test_it_says_when_nobody_is_left_to_answer() -> None:
     answered, lost = cycle(Wire()), cycle(Wire())
-    assert [answered.left(), lost.left()] == [False, False]
-    await answered.run(sends(start(200, TWO), body(b"o", more=True)))
-    assert not answered.left()
+    assert [answered.client_gone(), lost.client_gone()] == [False, False]
+    await answered.run(sends(start(200, TWO), body(b"o", more=True)), SCOPE)
+    assert not answered.client_gone()
     await answered.send(body(b"k"))
     lost.lose()
-    assert answered.left()
-    assert lost.left()
+    assert answered.client_gone()
+    assert lost.client_gone()
 
 
 @pytest.mark.parametrize("asks", [True, False])
