@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Sequence
+from functools import lru_cache
 from itertools import chain
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -53,19 +54,21 @@ class RequestGuardMiddleware:
         check_path(path)
 
     def _check_host(self, hosts: list[bytes], path: str) -> None:
-        match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
-        if match is None:
+        host = _bare(hosts[0]) if len(hosts) == 1 else None
+        if host is None:
             raise errors.broken_framing("A request needs exactly one well-formed Host header.")
-        if self._hosts and path not in PROBES and _bare(match[1]) not in self._hosts:
+        if self._hosts and host not in self._hosts and path not in PROBES:
             raise errors.bad_request(
                 "This gateway does not answer to that Host; the setting server.allowed_hosts names those it does.",
                 "unknown_host",
             )
 
 
-def _bare(host: bytes) -> bytes:
-    """As the setting names it: lower case, IPv6 without brackets, no dot at the end."""
-    return host.lower().strip(b"[]").rstrip(b".")
+@lru_cache(maxsize=1000)
+def _bare(host: bytes) -> bytes | None:
+    """As the setting names it: lower case, IPv6 without brackets, no port, no dot at the end; None when malformed."""
+    match = _HOST.fullmatch(host)
+    return None if match is None else match[1].lower().strip(b"[]").rstrip(b".")
 
 
 def check_size(headers: Headers, path: bytes, query: bytes) -> None:

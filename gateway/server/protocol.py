@@ -57,6 +57,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.server_state = server_state
         self.transport: asyncio.Transport
         self.flow: FlowControl
+        self.write: Callable[[bytes], None]  # the transport's
         self._app = config.loaded_app
         self._app_state = app_state
         self._keep_alive = config.timeout_keep_alive
@@ -80,6 +81,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.server_state.connections.add(self)  # type: ignore[arg-type] # asked for no more than `shutdown`
         self.transport = transport
         self.flow = FlowControl(transport)
+        self.write = transport.write
         self._server = get_local_addr(transport)
         self._client = get_remote_addr(transport)
         self._arrival.begin(transport)
@@ -111,9 +113,6 @@ class GatewayProtocol(asyncio.Protocol):
         if self._lingering is not None:
             self._lingering.heard = True
             return
-        if self._idle:
-            self._idle = False
-            self._deadline.lift()
         if self._held:
             data, self._held = self._held + data, b""
         while data:
@@ -142,6 +141,7 @@ class GatewayProtocol(asyncio.Protocol):
         except GatewayError as refusal:
             self._refuse(refusal)
             return b""
+        self._idle = False
         self._deadline.lift()
         self._begin(head)
         return data[end:]
@@ -203,10 +203,6 @@ class GatewayProtocol(asyncio.Protocol):
         }
 
     # What a cycle asks of its connection ------------------------------------------------------------------
-
-    def write(self, data: bytes) -> None:
-        """Sends to the client."""
-        self.transport.write(data)
 
     def is_closing(self) -> bool:
         """Whether nothing can be sent any more."""
@@ -272,7 +268,8 @@ class GatewayProtocol(asyncio.Protocol):
     # Time-outs and refusals -------------------------------------------------------------------------------
 
     def _expect_head(self) -> None:
-        if not self._deadline.running:
+        if self._idle or not self._deadline.running:
+            self._idle = False
             self._deadline.set(self.header_timeout)
 
     def _expired(self) -> None:
