@@ -64,7 +64,7 @@ class RequestGuardMiddleware:
             )
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=100)  # a client may send any
 def _bare(host: bytes) -> bytes | None:
     """As the setting names it: lower case, IPv6 without brackets, no port, no dot at the end; None when malformed."""
     match = _HOST.fullmatch(host)
