@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from gateway.server.cycle import JOINED, Cycle
+from gateway.server.protocol import GatewayProtocol
 
 START = "http.response.start"
 BODY = "http.response.body"
@@ -277,3 +280,23 @@ async def test_a_client_that_cannot_be_read_any_more_is_not_asked_to_go_on() -> 
     waiting.lose()
     assert await waiting.receive() == {"type": "http.disconnect"}
     assert wire.writes == []
+
+
+async def test_a_request_leaves_nothing_to_the_garbage_collector() -> None:
+    """Who asks whether a client has gone holds the cycle; the cycle must not hold who asks."""
+    config = uvicorn.Config(sends(start(200, TWO), body(b"ok")), lifespan="off", log_config=None)
+    state, wire = ServerState(), Wire()
+    connection = GatewayProtocol(config, state, {})
+    connection.connection_made(wire)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            while state.tasks:
+                await asyncio.sleep(0)
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
+        connection.connection_lost(ConnectionResetError())
+    assert len(wire.writes) == 20
