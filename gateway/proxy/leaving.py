@@ -11,9 +11,8 @@ from starlette.types import Message, Receive, Scope
 from gateway.proxy.exchange import Exchange
 
 Result = TypeVar("Result")
-EXTENSION = (
-    "gateway.leaving"  # where `gateway.server` leaves the question whether a request's client has gone
-)
+# Where `gateway.server` leaves the question whether a request's client has gone.
+EXTENSION = "gateway.leaving"
 
 
 class ClientLeftError(Exception):
