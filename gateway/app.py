@@ -1,8 +1,8 @@
 """The application on one page: middleware in order, and every route. Read this first.
 
 A request passes, from the top: request_context (id, exchange, log line) → error_responses (the only renderer) →
-request_guard (Host, framing, sizes, path), then its route's own chain. A paid route's chain ends in credit_quota:
-there is no way to Pixapi for a paid call without a hold.
+request_guard (Host, path, what the server has not checked), then its route's own chain. A paid route's chain ends in
+credit_quota: there is no way to Pixapi for a paid call without a hold.
 """
 
 from __future__ import annotations

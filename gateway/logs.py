@@ -17,6 +17,7 @@ from contextvars import Context
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -50,7 +51,10 @@ LARGEST_BATCH = 256  # lines
 LARGEST_WRITE = 4096  # bytes: a pipe takes so many in one piece
 MOST_KEPT = 4096  # lines that standard error did not take
 
+_REQUEST = b'{"at":"%b.%03d+00:00","level":"info","logger":"gateway.access","event":"request",%b'
+
 _access = logging.getLogger("gateway.access")
+_encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 class RequestLine(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -67,7 +71,7 @@ class RequestLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     key: str | None = None
     model: str | None = None
     operation: str | None = None
-    hold: str | None = None
+    hold: UUID | None = None
     task_id: str | None = None
     upstream_key: str | None = None
     attempts: int | None = None
@@ -110,29 +114,24 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return _json(line)
+        return _json(line).decode()
 
-    def request(self, line: RequestLine) -> str:
-        fields = _json(line)
-        return f'{{"at":"{_now()}","level":"info","logger":"gateway.access","event":"request",{fields[1:]}'
-
-
-def _now() -> str:
-    """As `isoformat` writes it; the part that many lines share is made once."""
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{_second(seconds)}.{milliseconds:03}+00:00"
+    def request(self, line: RequestLine) -> bytes:
+        seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+        return _REQUEST % (_second(seconds), milliseconds, _json(line)[1:])
 
 
 @lru_cache(maxsize=1)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _second(seconds: int) -> bytes:
+    """The part of the time that many lines share."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
-def _json(value: Any) -> str:
+def _json(value: Any) -> bytes:
     try:
-        return msgspec.json.encode(value, enc_hook=str).decode()
+        return _encoder.encode(value)
     except UnicodeEncodeError:  # half a character, as in file names that are not UTF-8
-        return json.dumps(value if isinstance(value, dict) else _given(value), default=str)
+        return json.dumps(value if isinstance(value, dict) else _given(value), default=str).encode()
 
 
 class _TextFormatter(logging.Formatter):
@@ -143,8 +142,8 @@ class _TextFormatter(logging.Formatter):
             line += "\n" + self.formatException(record.exc_info)
         return line
 
-    def request(self, line: RequestLine) -> str:
-        return _text(datetime.now(UTC), "info", "request", _given(line))
+    def request(self, line: RequestLine) -> bytes:
+        return _text(datetime.now(UTC), "info", "request", _given(line)).encode()
 
 
 def _text(at: datetime, level: str, event: str, fields: dict[str, Any]) -> str:
@@ -171,13 +170,14 @@ class BatchedLines(logging.Handler):
         super().__init__()
         self.setFormatter(style)
         self._style = style
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._timed: asyncio.AbstractEventLoop | None = None  # the loop that will write
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called with the handler's lock held."""
         try:
-            self._add(self.format(record), at_once=record.levelno >= logging.WARNING)
+            text = self.format(record).encode(errors="backslashreplace")
+            self._add(text, at_once=record.levelno >= logging.WARNING)
         except Exception:  # noqa: BLE001 - a line that cannot be written ends nothing
             self.handleError(record)
 
@@ -195,7 +195,7 @@ class BatchedLines(logging.Handler):
         with self.lock or nullcontext():
             self._write()
 
-    def _add(self, line: str, *, at_once: bool) -> None:
+    def _add(self, line: bytes, *, at_once: bool) -> None:
         self._lines.append(line)
         if at_once or len(self._lines) % LARGEST_BATCH == 0 or not self._later():
             self._write()
@@ -224,7 +224,7 @@ class BatchedLines(logging.Handler):
         try:
             while self._lines:
                 count = self._fitting()
-                sys.stderr.write("\n".join([*self._lines[:count], ""]))
+                sys.stderr.write(b"\n".join([*self._lines[:count], b""]).decode())
                 sys.stderr.flush()
                 del self._lines[:count]
         except OSError:
@@ -235,7 +235,7 @@ class BatchedLines(logging.Handler):
         """How many of the lines go into one write; one at least."""
         count = size = 0
         for line in self._lines:
-            size += (len(line) if line.isascii() else len(line.encode(errors="backslashreplace"))) + 1
+            size += len(line) + 1
             if count and size > LARGEST_WRITE:
                 break
             count += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from gateway.logs import RequestLine
 from gateway.patience import POSTGRES, REDIS
 from gateway.proxy.exchange import Exchange, Headers, begin
 from gateway.proxy.generation import Operation
+from gateway.proxy.leaving import Listening
 from gateway.proxy.refused import PREFIX, refusal_of
 from gateway.telemetry import Metrics
 from gateway.tracing import Tracing, entered
@@ -43,6 +44,7 @@ class RequestContextMiddleware:
         self._app = app
         self._clock = clock
         self._metrics = metrics
+        self._own_seconds = metrics.own_seconds.labels()
         self._trusted = tuple(trusted_proxies)
         self._tracing = tracing or Tracing()
         self._note = note
@@ -56,72 +58,60 @@ class RequestContextMiddleware:
         exchange = Exchange(
             request_id=_request_id(headers),
             started=self._clock.monotonic(),
-            client=client_address(peer.address, headers, self._trusted),
+            client=client_address(peer.address, headers, self._trusted) if self._trusted else peer.address,
             headers=headers,
         )
         begin(scope, exchange)
         trace = self._tracing.request(exchange.header_values(b"traceparent"))
         if trace is not None:
             exchange.answer_headers.append((b"traceresponse", trace.header))
-        left = False
+        listening = Listening(scope, exchange, receive)
 
-        async def answer(message: Message) -> None:
+        def answer(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 own = (b"x-request-id", exchange.request_id.encode())
                 message["headers"] = [*message["headers"], own, *exchange.answer_headers]
-            await send(message)
-
-        async def listen() -> Message:
-            nonlocal left
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                left = True
-            elif not message.get("more_body", False):
-                exchange.body_complete = True
-            return message
+            return send(message)
 
         try:
             with REDIS.patience(), POSTGRES.patience():
                 if trace is None:
-                    await self._app(scope, listen, answer)
+                    await self._app(scope, listening, answer)
                 else:
                     with entered(trace):
-                        await self._app(scope, listen, answer)
+                        await self._app(scope, listening, answer)
         finally:
-            status = 499 if left and exchange.status == 0 else exchange.status
-            route, method = _route(scope), scope["method"]
+            status = 499 if listening.left and exchange.status == 0 else exchange.status
+            route = scope["route"].path if "route" in scope else "unmatched"
+            method, path = scope["method"], scope["path"]
             seconds = self._clock.monotonic() - exchange.started
             self._count(exchange, route, method, status, seconds)
-            if self._note is not None and _explainable(exchange) and scope["path"].startswith(PREFIX):
-                refusal = refusal_of(exchange, method, route, status, self._clock.now())
-                if refusal is not None:
-                    self._note(refusal)
+            if exchange.refused is not None or exchange.repeated is not None:
+                self._keep(exchange, route, method, path, status)
             client = peer.text if exchange.client is peer.address else str(exchange.client)
-            logs.request(_line(exchange, method, scope["path"], status, seconds, client))
+            logs.request(_line(exchange, method, path, status, seconds, client))
             if trace is not None:
                 trace.end(method, route, status, _attributes(exchange))
 
     def _count(self, exchange: Exchange, route: str, method: str, status: int, seconds: float) -> None:
         metrics = self._metrics
-        metrics.requests_by[route, method, str(status)].inc()
+        metrics.requests_by[route, method, status].inc()
         if not exchange.waited:
             metrics.seconds_by[(route,)].observe(seconds)
         if exchange.cache is not None:
             metrics.cache_results_by[route, exchange.cache].inc()
         if exchange.upstream_ms is not None:
-            metrics.own_seconds.observe(max(0.0, seconds - exchange.upstream_ms / 1000))
+            self._own_seconds.observe(max(0.0, seconds - exchange.upstream_ms / 1000))
         if exchange.failure is not None and route in PAID and _refused(exchange, status):
             metrics.refusals.labels(exchange.failure).inc()
 
-
-def _route(scope: Scope) -> str:
-    return scope["route"].path if "route" in scope else "unmatched"
-
-
-def _explainable(exchange: Exchange) -> bool:
-    """Whether there may be something to explain by it later."""
-    return exchange.refused is not None or exchange.repeated is not None
+    def _keep(self, exchange: Exchange, route: str, method: str, path: str, status: int) -> None:
+        """Notes what there may be to explain later."""
+        if self._note is not None and path.startswith(PREFIX):
+            refusal = refusal_of(exchange, method, route, status, self._clock.now())
+            if refusal is not None:
+                self._note(refusal)
 
 
 def _line(
@@ -141,7 +131,7 @@ def _line(
         # Only what the price book knows: a client may put anything into the field.
         model=hold.order.model if hold else None,
         operation=exchange.operation.value if exchange.operation else None,
-        hold=str(hold.id) if hold else None,
+        hold=hold.id if hold else None,
         task_id=exchange.task_id,
         upstream_key=exchange.upstream_key,
         attempts=exchange.attempts or None,

@@ -1,6 +1,6 @@
 """Refuses a request head that two readers could read differently, before any byte of its body.
 
-The HTTP parser in front accepts no, two or odd Hosts, any number of headers, and paths in many spellings. Here a
+A server in front may accept no, two or odd Hosts, any number of headers, and paths in many spellings. Here a
 head is either plain or it is refused: framing and Host with 400, sizes with 414 and 431, a path that is not spelt
 exactly like a route with 404, never with a redirect.
 """
@@ -8,13 +8,16 @@ exactly like a route with 404, never with a redirect.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from functools import lru_cache
 from itertools import chain
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import errors
-from gateway.proxy.exchange import Headers, exchange_of
+from gateway.proxy.exchange import Exchange, Headers, Named, exchange_of
+
+EXTENSION = "gateway.head"  # where `gateway.server` says that it has checked a head's size and framing
 
 # Asked by load balancers and orchestrators under whatever address they know.
 PROBES = frozenset({"/healthz", "/readyz"})
@@ -24,7 +27,6 @@ MAX_HEADER_COUNT = 100
 
 _HOST = re.compile(rb"([A-Za-z0-9][A-Za-z0-9._-]{0,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PATH = re.compile(rb"/(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_~.:-]+(?:/|\Z))*")
-_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect", b"content-encoding"})
 
 
 class RequestGuardMiddleware:
@@ -34,33 +36,39 @@ class RequestGuardMiddleware:
         self._app = app
         self._hosts = frozenset(host.lower().encode() for host in allowed_hosts)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
-            exchange = exchange_of(scope)
-            path = scope.get("raw_path") or scope["path"].encode()
-            # A copy of our own: a server may append a chunked body's trailers to the list it handed over.
-            scope["headers"] = list(exchange.headers)
+            self._check(scope, exchange_of(scope))
+        return self._app(scope, receive, send)  # no frame of this one is kept while the request runs
+
+    def _check(self, scope: Scope, exchange: Exchange) -> None:
+        path = scope.get("raw_path") or scope["path"].encode()
+        # A copy of our own: a server may append a chunked body's trailers to the list it handed over.
+        scope["headers"] = exchange.headers
+        named = exchange.named
+        if EXTENSION not in (scope.get("extensions") or ()):
             check_size(exchange.headers, path, scope["query_string"])
-            if not _FRAMING.isdisjoint(exchange.named):
-                check_framing(exchange.headers)
-            self._check_host(exchange.header_values(b"host"), scope["path"])
-            check_path(path)
-        await self._app(scope, receive, send)
+            check_framing(named)
+        check_wishes(named)
+        self._check_host(named.get(b"host", []), scope["path"])
+        check_path(path)
 
     def _check_host(self, hosts: list[bytes], path: str) -> None:
-        match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
-        if match is None:
+        host = _bare(hosts[0]) if len(hosts) == 1 else None
+        if host is None:
             raise errors.broken_framing("A request needs exactly one well-formed Host header.")
-        if self._hosts and path not in PROBES and _bare(match[1]) not in self._hosts:
+        if self._hosts and host not in self._hosts and path not in PROBES:
             raise errors.bad_request(
                 "This gateway does not answer to that Host; the setting server.allowed_hosts names those it does.",
                 "unknown_host",
             )
 
 
-def _bare(host: bytes) -> bytes:
-    """As the setting names it: lower case, IPv6 without brackets, no dot at the end."""
-    return host.lower().strip(b"[]").rstrip(b".")
+@lru_cache(maxsize=100)  # a client may send any
+def _bare(host: bytes) -> bytes | None:
+    """As the setting names it: lower case, IPv6 without brackets, no port, no dot at the end; None when malformed."""
+    match = _HOST.fullmatch(host)
+    return None if match is None else match[1].lower().strip(b"[]").rstrip(b".")
 
 
 def check_size(headers: Headers, path: bytes, query: bytes) -> None:
@@ -73,21 +81,25 @@ def check_size(headers: Headers, path: bytes, query: bytes) -> None:
         raise errors.headers_too_large(f"The request's headers are larger than {MAX_HEADER_BYTES} bytes.")
 
 
-def check_framing(headers: Headers) -> None:
-    """Raises when the body's end is not told in exactly one way, or something is asked that is never done."""
-    lengths = [value for name, value in headers if name == b"content-length"]
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
+def check_framing(named: Named) -> None:
+    """Raises when the body's end is not told in exactly one way."""
+    lengths, codings = named.get(b"content-length", []), named.get(b"transfer-encoding", [])
     if lengths and codings:
         raise errors.broken_framing("Send Content-Length or Transfer-Encoding, not both.")
     if len(lengths) > 1 or (lengths and not (lengths[0].isdigit() and len(lengths[0]) < 19)):
         raise errors.broken_framing("Content-Length must be one plain number.")
     if len(codings) > 1 or (codings and codings[0].strip().lower() != b"chunked"):
         raise errors.broken_framing("The only Transfer-Encoding understood is 'chunked'.")
-    for name, value in headers:
-        if name == b"expect" and value.strip().lower() != b"100-continue":
-            raise errors.expectation_failed()
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise errors.unsupported_media_type("Request bodies are read without a Content-Encoding only.")
+
+
+def check_wishes(named: Named) -> None:
+    """Raises when something is asked that is never done."""
+    if b"expect" in named and any(value.strip().lower() != b"100-continue" for value in named[b"expect"]):
+        raise errors.expectation_failed()
+    if b"content-encoding" in named and any(
+        value.strip().lower() not in (b"", b"identity") for value in named[b"content-encoding"]
+    ):
+        raise errors.unsupported_media_type("Request bodies are read without a Content-Encoding only.")
 
 
 def check_path(raw_path: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,6 +21,11 @@ class Application(Starlette):
     ) -> None:
         super().__init__(middleware=middleware)
         self.router = RouteTable(routes, lifespan)
+        self.middleware_stack = self._outermost = self.build_middleware_stack()
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
+        """The request by way of the middleware; awaited by the server, without a frame of its own in between."""
+        return self._outermost(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = self.router
@@ -48,15 +53,14 @@ class RouteTable(Router):
             known.add(route.path)
             self._add(route)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
         if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
-            return
+            return super().__call__(scope, receive, send)
         route, parameters = self._find(scope)
         scope["route"], scope["endpoint"], scope["path_params"] = route, route.endpoint, parameters
         if route.methods and scope["method"] not in route.methods:
             raise errors.method_not_allowed(", ".join(sorted(route.methods)))
-        await route.app(scope, receive, send)
+        return route.app(scope, receive, send)
 
     def _find(self, scope: Scope) -> tuple[Route, dict[str, Any]]:
         """The route and what its parameters are; raises 404."""

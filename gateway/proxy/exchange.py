@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from starlette.types import Scope
 
 from gateway.access.principal import Address, Principal
@@ -19,6 +20,7 @@ from gateway.proxy.paid_calls import Seat
 from gateway.spool import SpooledBody
 
 Headers = tuple[tuple[bytes, bytes], ...]
+Named = dict[bytes, list[bytes]]  # headers' values by their lower-case names
 _KEY = "gateway.exchange"
 
 
@@ -44,8 +46,7 @@ class Hold:
     claimed: bool = False
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct):
     """One request and its answer. Middleware and endpoints write what they find out; the access log reads it."""
 
     request_id: str
@@ -67,16 +68,16 @@ class Exchange:
     cache: str | None = None
     waited: bool = False  # on its client's wish, so how long it took says nothing
     status: int = 0  # of the answer, once it has begun
-    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    answer_headers: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
     body_complete: bool = False  # whether the request's body has been read to its end
     failure: str | None = None  # the reason of the error that was answered
     refused: GatewayError | None = None  # that error itself, when it was the whole answer
     when_failure_sent: Callable[[], None] | None = None  # for a call that was executed, or may have been
 
-    named: dict[bytes, list[bytes]] = field(init=False)  # the headers' values by lower-case name
+    named: Named = msgspec.field(default_factory=dict)  # the headers again
 
     def __post_init__(self) -> None:
-        named: dict[bytes, list[bytes]] = {}
+        named: Named = {}
         for name, value in self.headers:
             if name in named:
                 named[name].append(value)

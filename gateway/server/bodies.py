@@ -58,8 +58,10 @@ class ChunkedBody:
                 position = self._ending(data, position)
             elif self._in_trailers:
                 position = self._trailer(data, position)
-            else:
+            elif self._line or (behind := _whole_chunks(data, position, pieces)) == position:
                 position = self._size_line(data, position)
+            else:
+                position = behind
         return b"".join(pieces), data[position:]
 
     def _size_line(self, data: bytes, position: int) -> int:
@@ -100,3 +102,18 @@ class ChunkedBody:
         end = data.find(b"\n", position) + 1 or len(data)
         self._line += data[position:end]
         return end
+
+
+def _whole_chunks(data: bytes, position: int, pieces: list[bytes]) -> int:
+    """Takes the chunks that begin at `position` and are whole in `data`; where the next one begins that is not.
+
+    A client may send thousands of tiny ones at once. The last, and what is malformed, is left to be read step by step.
+    """
+    while (line := _SIZE_LINE.match(data, position)) is not None:
+        begin = line.end()
+        end = begin + int(line[1], 16)
+        if end == begin or begin - position > MAX_SIZE_LINE or data[end : end + len(_CRLF)] != _CRLF:
+            break
+        pieces.append(data[begin:end])
+        position = end + len(_CRLF)
+    return position

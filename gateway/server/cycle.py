@@ -21,7 +21,7 @@ JOINED = 64 * 1024  # bytes: a longer piece is not copied to be in one write wit
 
 # As ASGI has them: what is found by its name here is found by it on the wire.
 _IN_NAMES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-_IN_LINES = bytes([9, 10, 13, *range(32, 127), *range(128, 256)])
+_IN_LINES = bytes([9, *range(32, 127), *range(128, 256)])
 _BODILESS = (204, 304)
 _FAILED = b"Internal Server Error"
 logger = logging.getLogger("gateway.server")
@@ -61,9 +61,9 @@ class Cycle:
         "_continue_wanted",
         "_event",
         "_left",
+        "_method",
         "_news",
         "_pieces",
-        "_scope",
         "_start",
         "_waiting_bytes",
         "body_ended",
@@ -76,14 +76,14 @@ class Cycle:
     def __init__(
         self,
         connection: Connection,
-        scope: Scope,
+        method: str,
         *,
         keep_alive: bool,
         expects_continue: bool,
         has_body: bool,
     ) -> None:
         self._connection = connection
-        self._scope = scope
+        self._method = method
         self._continue_wanted = expects_continue
         self.keep_alive = keep_alive
         self.lost = False
@@ -120,10 +120,10 @@ class Cycle:
             self.lost = True
         self._tell()
 
-    async def run(self, app: ASGIApp) -> None:
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
         """The request, until the application has returned."""
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except BaseException as failure:
             logger.error("a request failed beyond its answer", exc_info=failure)
             self._break_off()
@@ -134,18 +134,25 @@ class Cycle:
 
     # For the application ----------------------------------------------------------------------------------
 
+    def client_gone(self) -> bool:
+        """Whether there is nobody to answer any more."""
+        return self.lost or self.complete
+
     async def receive(self) -> Message:
         """What has come of the body since last time, or that there is nobody to answer any more."""
         if not (self.lost or self.complete):
             if self._continue_wanted and not self._connection.is_closing():
                 self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self._continue_wanted = False
-            self._connection.read_on()
-            await self._hear()
+            if not self._news:
+                await self._hear()
+            self._news = False
         if self.lost or self.complete:
             return {"type": "http.disconnect"}
         body = b"".join(self._pieces)
         self._pieces, self._waiting_bytes = [], 0
+        # Also when this was the last of it: a client is heard to leave only while it is read.
+        self._connection.read_on()
         return {"type": "http.request", "body": body, "more_body": not self.body_ended}
 
     async def send(self, message: Message) -> None:
@@ -190,13 +197,10 @@ class Cycle:
 
     async def _hear(self) -> None:
         """Waits for news. Most requests need no event: theirs are here before they ask."""
-        if not self._news:
-            if self._event is None:
-                self._event = asyncio.Event()
-            await self._event.wait()
-        self._news = False
-        if self._event is not None:
-            self._event.clear()
+        if self._event is None:
+            self._event = asyncio.Event()
+        self._event.clear()
+        await self._event.wait()
 
     def _head(self, status: int, given: Iterable[Header]) -> bytes:
         headers = [*self._connection.server_state.default_headers, *given]
@@ -206,28 +210,25 @@ class Cycle:
             self.keep_alive = False
         elif not self.keep_alive:
             headers.append((b"connection", b"close"))
-        if self._scope["method"] != "HEAD":
+        if self._method != "HEAD":
             if b"content-length" in named:
                 self._left = int(named[b"content-length"])
             elif status not in _BODILESS:
                 self._chunked = True
                 if b"transfer-encoding" not in named:
                     headers.append((b"transfer-encoding", b"chunked"))
-        head = STATUS_LINES[status] + b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
-        # A header with a line of its own in it would be one line more.
-        lines = len(headers) + 1
+        head = b"\r\n".join([STATUS_LINES[status], *map(b": ".join, headers), b"", b""])
+        # Without what may be in a line its ends are left; a header with a line of its own in it would be one more.
         if (
-            head.count(b"\r") != lines
-            or head.count(b"\n") != lines
-            or head.translate(None, _IN_LINES)
+            head.translate(None, _IN_LINES) != b"\r\n" * (len(headers) + 2)
             or b"".join(named).translate(None, _IN_NAMES)
             or b"" in named
         ):
             raise RuntimeError("The answer has an invalid header.")
-        return head + b"\r\n"
+        return head
 
     def _framed(self, body: bytes, more: bool) -> bytes:
-        if self._scope["method"] == "HEAD":
+        if self._method == "HEAD":
             return b""
         if self._chunked:
             piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
@@ -264,7 +265,7 @@ def _status_line(status: int) -> bytes:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+    return f"HTTP/1.1 {status} {phrase}".encode()
 
 
 STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}

@@ -29,8 +29,10 @@ from gateway.server.lingering import Lingering
 from gateway.server.refusing import answer_to
 from gateway.server.stalled import Stalled
 
-# Where the application finds `Arrival.watch` among its scope's extensions: how it learns that its answer has arrived.
-ARRIVAL = "gateway.arrival"
+# Among its scope's extensions the application finds
+ARRIVAL = "gateway.arrival"  # `Arrival.watch`: how it learns that its answer has arrived
+CHECKED = "gateway.head"  # that the head's size and framing have been checked
+LEAVING = "gateway.leaving"  # `Cycle.client_gone`: whether the client has gone
 
 ENDING_SECONDS = 5.0  # for a client to take some of its answer while the process ends
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -55,6 +57,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.server_state = server_state
         self.transport: asyncio.Transport
         self.flow: FlowControl
+        self.write: Callable[[bytes], None]  # the transport's
         self._app = config.loaded_app
         self._app_state = app_state
         self._keep_alive = config.timeout_keep_alive
@@ -62,7 +65,6 @@ class GatewayProtocol(asyncio.Protocol):
         self._server: tuple[str, int | None] | None = None
         self._client: tuple[str, int] | None = None
         self._arrival = Arrival(self.loop, self._context)
-        self._extensions = {ARRIVAL: self._arrival.watch}
         self._stalled = Stalled(self.loop, self.stalled_timeout)
         self._deadline = Deadline(self.loop, self._context, self._expired)
         self._lingering: Lingering | None = None
@@ -79,6 +81,7 @@ class GatewayProtocol(asyncio.Protocol):
         self.server_state.connections.add(self)  # type: ignore[arg-type] # asked for no more than `shutdown`
         self.transport = transport
         self.flow = FlowControl(transport)
+        self.write = transport.write
         self._server = get_local_addr(transport)
         self._client = get_remote_addr(transport)
         self._arrival.begin(transport)
@@ -110,9 +113,6 @@ class GatewayProtocol(asyncio.Protocol):
         if self._lingering is not None:
             self._lingering.heard = True
             return
-        if self._idle:
-            self._idle = False
-            self._deadline.lift()
         if self._held:
             data, self._held = self._held + data, b""
         while data:
@@ -141,6 +141,7 @@ class GatewayProtocol(asyncio.Protocol):
         except GatewayError as refusal:
             self._refuse(refusal)
             return b""
+        self._idle = False
         self._deadline.lift()
         self._begin(head)
         return data[end:]
@@ -166,9 +167,9 @@ class GatewayProtocol(asyncio.Protocol):
         """Start the request. Answered before its body has arrived, it ends the connection and says so."""
         framing = self._framing = head.framing
         self._reusable = not framing.closes
-        self._cycle = Cycle(
+        self._cycle = cycle = Cycle(
             self,
-            self._scope(head),
+            head.method,
             keep_alive=self._reusable and not framing.has_body,
             expects_continue=framing.expects_continue,
             has_body=framing.has_body,
@@ -178,11 +179,11 @@ class GatewayProtocol(asyncio.Protocol):
             self._take = self._take_body
         elif not self._reusable:
             self._take = _swallow
-        task = self.loop.create_task(self._cycle.run(self._app))
+        task = self.loop.create_task(cycle.run(self._app, self._scope(head, cycle)))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
 
-    def _scope(self, head: Head) -> Scope:
+    def _scope(self, head: Head, cycle: Cycle) -> Scope:
         path = head.path.decode()
         return {
             "type": "http",
@@ -198,14 +199,10 @@ class GatewayProtocol(asyncio.Protocol):
             "path": unquote(path) if "%" in path else path,
             "raw_path": head.path,
             "query_string": head.query,
-            "extensions": self._extensions,
+            "extensions": {CHECKED: True, ARRIVAL: self._arrival.watch, LEAVING: cycle.client_gone},
         }
 
     # What a cycle asks of its connection ------------------------------------------------------------------
-
-    def write(self, data: bytes) -> None:
-        """Sends to the client."""
-        self.transport.write(data)
 
     def is_closing(self) -> bool:
         """Whether nothing can be sent any more."""
@@ -271,7 +268,8 @@ class GatewayProtocol(asyncio.Protocol):
     # Time-outs and refusals -------------------------------------------------------------------------------
 
     def _expect_head(self) -> None:
-        if not self._deadline.running:
+        if self._idle or not self._deadline.running:
+            self._idle = False
             self._deadline.set(self.header_timeout)
 
     def _expired(self) -> None:

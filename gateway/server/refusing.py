@@ -20,7 +20,5 @@ def answer_to(refusal: GatewayError, client: tuple[str, int] | None, default_hea
         )
     )
     headers, body = render(refusal, request_id)
-    lines = [STATUS_LINES[refusal.status]]
-    for name, value in [*default_headers, *headers, (b"x-request-id", request_id.encode())]:
-        lines += [name, b": ", value, b"\r\n"]
-    return b"".join([*lines, b"\r\n", body])
+    headers = [*default_headers, *headers, (b"x-request-id", request_id.encode())]
+    return b"\r\n".join([STATUS_LINES[refusal.status], *map(b": ".join, headers), b"", body])

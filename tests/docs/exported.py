@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.metrics_core import Metric
 
-from gateway import telemetry
+from gateway.telemetry import Metrics
+from gateway.telemetry.counting import Counter, Histogram
 
 SCRAPED = frozenset({"job", "instance", "worker"})  # what Prometheus and several workers add
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
@@ -23,18 +25,24 @@ class Series:
     labels: frozenset[str]
 
 
+def families() -> Iterator[tuple[Metric, tuple[str, ...]]]:
+    """Every metric of the gateway, and the names of its labels."""
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, Counter | Histogram):
+            yield next(iter(metric.describe())), metric.labelnames
+        elif isinstance(metric, Gauge):
+            yield next(iter(metric.describe())), tuple(metric._labelnames)
+
+
 @cache
 def exported() -> dict[str, Series]:
     """Series by the name that a query uses, histogram suffixes included."""
     found: dict[str, Series] = {}
-    for metric in vars(telemetry.Metrics()).values():
-        if not isinstance(metric, MetricWrapperBase):
-            continue
-        family = next(iter(metric.describe()))
+    for family, labelnames in families():
         listed = family.name + ("_total" if family.type == "counter" else "")
         for suffix in _SUFFIXES[family.type]:
             bucket = {"le"} if suffix == "_bucket" else set()
-            labels = frozenset(metric._labelnames) | bucket | SCRAPED
+            labels = frozenset(labelnames) | bucket | SCRAPED
             found[family.name + suffix] = Series(listed, family.type, labels)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import typer
-from prometheus_client.metrics import MetricWrapperBase
 from starlette.routing import Route
 
-from gateway import logs, telemetry
+from gateway import logs
 from gateway.admin.api.openapi import PREFIX
 from gateway.admin.api.routes import ROUTES
 from gateway.alerts.facts import KINDS
@@ -23,6 +22,7 @@ from gateway.composition import build
 from gateway.sandbox.faults import CATALOGUE
 from gateway.settings import load
 from gateway.settings.model import FIELDS, SECTIONS, environment_name
+from tests.docs.exported import families
 from tests.docs.pages import ROOT, code, page, pages, spans, table
 
 GATEWAY = ROOT / "gateway"
@@ -91,11 +91,9 @@ def test_expressions_name_metrics_that_exist() -> None:
 def _metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Name on the page of Prometheus → type and labels."""
     found = {}
-    for metric in vars(telemetry.Metrics()).values():
-        if isinstance(metric, MetricWrapperBase):
-            family = next(iter(metric.describe()))
-            suffix = "_total" if family.type == "counter" else ""
-            found[family.name + suffix] = (family.type, tuple(metric._labelnames))
+    for family, labelnames in families():
+        suffix = "_total" if family.type == "counter" else ""
+        found[family.name + suffix] = (family.type, labelnames)
     assert len(found) > 3
     return found
 

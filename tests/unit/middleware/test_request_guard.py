@@ -11,18 +11,26 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError
 from gateway.middleware.request_guard import (
+    EXTENSION,
     MAX_HEADER_BYTES,
     MAX_HEADER_COUNT,
     MAX_TARGET,
     RequestGuardMiddleware,
+    check_framing,
     check_path,
+    check_size,
 )
+from gateway.proxy.exchange import Exchange
+from gateway.server.head import read_head
+from gateway.server.protocol import CHECKED
 from tests.fakes.asgi import HOST, Header, call, http, ok, with_exchange
 
 
-async def guarded(headers: list[Header], *, allowed: tuple[str, ...] = (), **request: Any) -> int | str:
+async def guarded(
+    headers: list[Header], *, allowed: tuple[str, ...] = (), extensions: Any = (), **request: Any
+) -> int | str:
     """200 when the request passes, else the reason it is refused for."""
-    scope = http(headers=headers, **request)
+    scope = {**http(headers=headers, **request), "extensions": extensions}
     with_exchange(scope)
     try:
         return (await call(RequestGuardMiddleware(ok, allowed), scope)).status
@@ -160,6 +168,65 @@ def test_no_path_that_passes_can_climb(path: str) -> None:
     assert not {".", ".."} & set(path.split("/"))
     assert "%" not in path
     assert "//" not in path
+
+
+MALFORMED = [
+    [(b"content-length", b"1"), (b"content-length", b"1")],
+    [(b"content-length", b"1"), (b"transfer-encoding", b"chunked")],
+    [(b"x", b"")] * MAX_HEADER_COUNT,
+]
+
+
+@pytest.mark.parametrize("headers", MALFORMED)
+async def test_what_our_server_has_checked_is_not_checked_again(headers: list[Header]) -> None:
+    assert await guarded([HOST, *headers]) in ("400 invalid_framing close", "431 headers_too_large close")
+    assert await guarded([HOST, *headers], extensions={EXTENSION: True}) == 200
+    assert await guarded([HOST, *headers], extensions=None) != 200
+
+
+async def test_the_rest_is_checked_under_any_server() -> None:
+    ours: dict[str, Any] = {"extensions": {EXTENSION: True}}
+    assert await guarded([], **ours) == "400 invalid_framing close"
+    assert await guarded([HOST], path="//", **ours) == "404 not_found"
+    assert await guarded([HOST, (b"expect", b"200-ok")], **ours) == "417 expectation_failed close"
+    assert await guarded([HOST, (b"content-encoding", b"gzip")], **ours) == "415 unsupported_media_type"
+
+
+def test_server_and_guard_mean_the_same_extension() -> None:
+    assert EXTENSION == CHECKED
+
+
+_NAMES = st.sampled_from(
+    (b"Content-Length", b"content-length", b"Transfer-Encoding", b"Expect", b"Connection", b"Upgrade", b"x")
+)
+_VALUES = st.sampled_from(
+    (
+        b"0",
+        b"12",
+        b"-1",
+        b"1, 1",
+        b"9" * 18,
+        b"9" * 19,
+        b"chunked",
+        b" Chunked\t",
+        b"gzip, chunked",
+        b"",
+        b"h2c",
+    )
+)
+
+
+@given(
+    st.lists(st.tuples(_NAMES, _VALUES), max_size=4), st.integers(0, 110), st.integers(0, MAX_HEADER_BYTES)
+)
+def test_our_server_checks_what_the_guard_would(fields: list[Header], more: int, long: int) -> None:
+    lines = [b"%b: %b" % field for field in [*fields, *[(b"y", b"")] * more, (b"z", b"z" * long)]]
+    try:
+        head = read_head(b"\r\n".join([b"GET /?a HTTP/1.1", HOST[0] + b":" + HOST[1], *lines, b"", b""]))
+    except GatewayError:
+        return
+    check_size(tuple(head.fields), head.path, head.query)
+    check_framing(Exchange("req_1", 0.0, None, tuple(head.fields)).named)
 
 
 async def test_trailers_never_reach_the_headers_below() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
 from starlette.types import Message
 
-from gateway.proxy.leaving import has_left, unless_left
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.leaving import EXTENSION, Listening, has_left, unless_left
+from gateway.server.protocol import LEAVING
 
 GONE: Message = {"type": "http.disconnect"}
 EMPTY: Message = {"type": "http.request", "body": b"", "more_body": False}
@@ -59,3 +63,31 @@ async def test_who_asks_later_hears_what_comes_then() -> None:
 
 async def test_work_is_done_unless_the_client_leaves() -> None:
     assert await unless_left(Connection().receive, asyncio.sleep(0, "done")) == "done"
+
+
+def listening(receive: Any, extensions: dict[str, Any] | None) -> Listening:
+    exchange = Exchange("req_1", 0.0, None, ())
+    return Listening({"type": "http", "extensions": extensions}, exchange, receive)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_server_that_knows_is_asked_and_not_listened_to(gone: bool) -> None:
+    async def receive() -> Message:
+        raise AssertionError("nobody asked for a message")
+
+    asked = listening(receive, {EXTENSION: lambda: gone})
+    assert has_left(asked) is gone
+    assert asked.left is gone
+
+
+@pytest.mark.parametrize("extensions", [None, {}, {"other": {}}])
+async def test_one_that_does_not_say_is_listened_to(extensions: dict[str, Any] | None) -> None:
+    connection = Connection()
+    asked = listening(connection.receive, extensions)
+    assert (has_left(asked), asked.left) == (False, False)
+    connection.say(GONE)
+    assert (has_left(asked), asked.left) == (True, True)
+
+
+def test_server_and_application_mean_the_same_extension() -> None:
+    assert EXTENSION == LEAVING

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from gateway import errors
 from gateway.access.key_format import TEAM_KEY, make
@@ -33,7 +34,7 @@ QUOTA = errors.insufficient_quota("no room", {"quota": {"limit": "1"}})
 
 def exchange(error: GatewayError | None, **fields: Any) -> Exchange:
     plain = Exchange("r", 0.0, ip_address("10.0.0.1"), (), principal=principal(), refused=error)
-    return replace(plain, **fields)
+    return structs.replace(plain, **fields)
 
 
 def kept(found: Exchange, status: int = 402) -> Refusal | None:

@@ -1,6 +1,8 @@
 """Where bodies end, in every cut."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.server.bodies import MAX_SIZE_LINE, MAX_TRAILERS, ChunkedBody, SizedBody
@@ -29,6 +31,46 @@ def test_byte_by_byte() -> None:
     found = b"".join(body.take(bytes([byte]))[0] for byte in BODY + b"0\r\n\r\n")
     assert body.ended
     assert found == DATA
+
+
+PIECES = st.one_of(
+    st.sampled_from(
+        [
+            b"1\r\nx\r\n",
+            b"3;a\r\n1\r\n\r\n",
+            b"0\r\n\r\n",
+            b"00\r\n",
+            b"2\r\nxyz\r\n",
+            b"A\r\n",
+            b"\n",
+            b"\r\n",
+            b";",
+        ]
+    ),
+    st.binary(max_size=3),
+    st.integers(MAX_SIZE_LINE - 4, MAX_SIZE_LINE).map(lambda size: b"1;" + b"a" * (size - 2) + b"\r\nx\r\n"),
+)
+
+
+@given(pieces=st.lists(PIECES, max_size=8))
+def test_whole_chunks_are_read_as_in_single_bytes(pieces: list[bytes]) -> None:
+    data = b"".join([*pieces, b"0\r\n\r\nrest"])
+    assert read(data) == read(*(data[at : at + 1] for at in range(len(data))))
+
+
+def read(*data: bytes) -> tuple[bytes, bytes, bool] | str:
+    """The body, what follows it and whether it has ended, or why it is refused."""
+    body, found, rest = ChunkedBody(), b"", b""
+    try:
+        for piece in data:
+            if body.ended:
+                rest += piece
+            else:
+                more, rest = body.take(piece)
+                found += more
+    except GatewayError as refusal:
+        return str(refusal)
+    return found, rest, body.ended
 
 
 @pytest.mark.parametrize(

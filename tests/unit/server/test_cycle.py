@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from gateway.server.cycle import JOINED, Cycle
+from gateway.server.protocol import GatewayProtocol
 
 START = "http.response.start"
 BODY = "http.response.body"
 DATE = b"date: now\r\n"
+SCOPE: Scope = {"type": "http"}
 
 
 class Wire(asyncio.Transport):
@@ -54,7 +58,7 @@ class Wire(asyncio.Transport):
 
 def cycle(wire: Wire, method: str = "GET", **given: bool) -> Cycle:
     options = {"keep_alive": True, "expects_continue": False, "has_body": False} | given
-    return Cycle(wire, {"type": "http", "method": method}, **options)
+    return Cycle(wire, method, **options)
 
 
 def sends(*messages: Message) -> ASGIApp:
@@ -103,7 +107,7 @@ async def test_a_head_leaves_with_the_first_piece_of_its_body(
     method: str, messages: list[Message], written: list[bytes]
 ) -> None:
     wire = Wire()
-    await cycle(wire, method).run(sends(*messages))
+    await cycle(wire, method).run(sends(*messages), SCOPE)
     assert [data for data in wire.writes if data] == [b"HTTP/1.1 " + written[0], *written[1:]]
     assert (wire.answers, wire.ended) == (1, False)
 
@@ -120,7 +124,7 @@ async def test_a_head_alone_is_not_sent_yet() -> None:
 async def test_a_long_body_is_not_copied_to_be_with_its_head() -> None:
     wire = Wire()
     data = b"x" * (JOINED + 1)
-    await cycle(wire).run(sends(start(200, (b"content-length", b"%d" % len(data))), body(data)))
+    await cycle(wire).run(sends(start(200, (b"content-length", b"%d" % len(data))), body(data)), SCOPE)
     assert wire.writes[1:] == [data]
 
 
@@ -129,7 +133,7 @@ async def test_the_last_answer_of_a_connection_says_so_once(
     keep_alive: bool, given: list[tuple[bytes, bytes]]
 ) -> None:
     wire = Wire()
-    await cycle(wire, keep_alive=keep_alive).run(sends(start(200, TWO, *given), body(b"ok")))
+    await cycle(wire, keep_alive=keep_alive).run(sends(start(200, TWO, *given), body(b"ok")), SCOPE)
     assert wire.writes[0].count(b"connection: close\r\n") == 1
     assert wire.ended
 
@@ -147,7 +151,7 @@ async def test_the_last_answer_of_a_connection_says_so_once(
 )
 async def test_a_header_with_a_line_of_its_own_is_never_written(header: tuple[bytes, bytes]) -> None:
     wire = Wire()
-    await cycle(wire).run(sends(start(200, header, TWO), body(b"ok")))
+    await cycle(wire).run(sends(start(200, header, TWO), body(b"ok")), SCOPE)
     assert wire.writes[0].startswith(b"HTTP/1.1 500 ")
     assert b"forged" not in wire.writes[0]
     assert wire.ended
@@ -166,7 +170,7 @@ async def test_a_header_with_a_line_of_its_own_is_never_written(header: tuple[by
 )
 async def test_what_is_no_answer_is_a_500_while_nothing_is_sent(messages: list[Message]) -> None:
     wire = Wire()
-    await cycle(wire).run(sends(*messages))
+    await cycle(wire).run(sends(*messages), SCOPE)
     assert b"".join(wire.writes).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert b"connection: close\r\n" in wire.writes[0]
     assert wire.ended
@@ -182,7 +186,7 @@ async def test_what_is_no_answer_is_a_500_while_nothing_is_sent(messages: list[M
 )
 async def test_a_begun_answer_that_fails_is_cut_off(messages: list[Message]) -> None:
     wire = Wire()
-    await cycle(wire).run(sends(*messages))
+    await cycle(wire).run(sends(*messages), SCOPE)
     assert wire.ended
     assert wire.answers == 0
     assert b"".join(wire.writes).count(b"HTTP/1.1") == 1
@@ -204,7 +208,7 @@ async def test_a_client_that_is_gone_is_sent_nothing() -> None:
     one = cycle(wire)
     one.lose()
     assert await one.receive() == {"type": "http.disconnect"}
-    await one.run(sends(start(200, TWO), body(b"ok")))
+    await one.run(sends(start(200, TWO), body(b"ok")), SCOPE)
     assert (wire.writes, wire.answers) == ([], 0)
 
 
@@ -239,6 +243,28 @@ async def test_a_body_nobody_asks_for_is_not_read_on() -> None:
     assert wire.reading
 
 
+async def test_who_has_sent_all_of_a_body_is_read_on_so_that_its_leaving_is_heard() -> None:
+    wire = Wire()
+    one = cycle(wire, "POST", has_body=True)
+    waiting = asyncio.create_task(one.receive())
+    await asyncio.sleep(0)
+    one.take(b"x" * 70_000, last=True)
+    assert not wire.reading
+    assert len((await waiting)["body"]) == 70_000
+    assert wire.reading
+
+
+async def test_it_says_when_nobody_is_left_to_answer() -> None:
+    answered, lost = cycle(Wire()), cycle(Wire())
+    assert [answered.client_gone(), lost.client_gone()] == [False, False]
+    await answered.run(sends(start(200, TWO), body(b"o", more=True)), SCOPE)
+    assert not answered.client_gone()
+    await answered.send(body(b"k"))
+    lost.lose()
+    assert answered.client_gone()
+    assert lost.client_gone()
+
+
 @pytest.mark.parametrize("asks", [True, False])
 async def test_100_is_sent_to_who_waits_for_it_when_the_body_is_wanted(asks: bool) -> None:
     wire = Wire()
@@ -254,3 +280,23 @@ async def test_a_client_that_cannot_be_read_any_more_is_not_asked_to_go_on() -> 
     waiting.lose()
     assert await waiting.receive() == {"type": "http.disconnect"}
     assert wire.writes == []
+
+
+async def test_a_request_leaves_nothing_to_the_garbage_collector() -> None:
+    """Who asks whether a client has gone holds the cycle; the cycle must not hold who asks."""
+    config = uvicorn.Config(sends(start(200, TWO), body(b"ok")), lifespan="off", log_config=None)
+    state, wire = ServerState(), Wire()
+    connection = GatewayProtocol(config, state, {})
+    connection.connection_made(wire)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            while state.tasks:
+                await asyncio.sleep(0)
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
+        connection.connection_lost(ConnectionResetError())
+    assert len(wire.writes) == 20

@@ -1,30 +1,15 @@
-"""Metrics: what the gateway counts and measures of itself, for Prometheus."""
+"""Every metric of the gateway, for Prometheus."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
+
+from gateway.telemetry.counting import Children, Counter, Histogram
 
 HOLD_EVENTS = ("placed", "settled", "released", "unknown")
 MICRO = 1_000_000
-
-
-Metric = TypeVar("Metric", Counter, Histogram)
-
-
-class Children(dict[tuple[str, ...], Metric]):
-    """A metric's children by their labels, for those that every request looks up."""
-
-    def __init__(self, metric: Metric) -> None:
-        super().__init__()
-        self._metric: Metric = metric
-
-    def __missing__(self, labels: tuple[str, ...]) -> Metric:
-        child: Metric = self._metric.labels(*labels)
-        self[labels] = child
-        return child
 
 
 class Metrics:
@@ -229,6 +214,7 @@ class Metrics:
             ("team", "model"),
             registry=self.registry,
         )
+        self.credits_settled_by = Children(self.credits_settled)
         self.ledger_batch_size = Histogram(
             "gateway_ledger_batch_size",
             "Verbs of the ledger that went to Postgres in one statement.",
@@ -254,7 +240,7 @@ class Metrics:
         """Counts a hold's end; `settled` in micro-credits."""
         self.hold_events[state].inc()
         if settled:
-            self.credits_settled.labels(team, model).inc(settled / MICRO)
+            self.credits_settled_by[team, model].inc(settled / MICRO)
 
     def set_open_alerts(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Shows the open alerts as they are, by kind and severity."""
