@@ -13,7 +13,6 @@ from gateway.access.principal import Address, Principal
 from gateway.catalog.price_book import ModelPrice
 from gateway.credits.terms import Order, Repeatable
 from gateway.errors import GatewayError
-from gateway.limits.limits import Taken
 from gateway.proxy.generation import Generation, Operation
 from gateway.proxy.paid_calls import Seat
 from gateway.spool import SpooledBody
@@ -55,7 +54,6 @@ class Exchange:
     principal: Principal | None = None
     operation: Operation | None = None
     body: RequestBody | None = None
-    slot: Taken | None = None  # among the calls in flight of its key and team
     seat: Seat | None = None
     repeatable: Repeatable | None = None
     repeated: str | None = None  # the hold of the call that this request repeats
