@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from time import monotonic
@@ -164,12 +164,12 @@ class CacheClient:
             raise CacheGone("Redis is left alone")
         return self._pipeline.ask(packed, replies)
 
-    async def _reply(self, packed: bytes, limit: float, replies: int = 1) -> Any:
+    def _reply(self, packed: bytes, limit: float, replies: int = 1) -> Awaitable[Any]:
         """What comes back within `limit` seconds and the request's patience; error replies too."""
         purse = REDIS.current()
         if limit <= 0 or (purse is not None and purse.left <= 0):
             raise CacheGone("the time to wait for Redis is used up")
-        return await self._waited(self._ask(packed, replies), limit, purse)
+        return self._waited(self._ask(packed, replies), limit, purse)
 
     async def _waited(self, reply: asyncio.Future[Any], limit: float, purse: Patience | None) -> Any:
         left = limit if purse is None else min(limit, purse.left)
