@@ -100,11 +100,12 @@ class SpooledBody:
 
     def keep(self, chunk: bytes) -> bool:
         """Append `chunk` without the disk; False, and nothing is appended, when that has to be asked: by `write`."""
-        self._check_open()
-        tail = self._tail
-        if len(tail) + len(chunk) > (self._budget.memory_limit if self._file is None else PIECE):
+        if self._closed:
+            raise _closed()
+        size, tail = self.size + len(chunk), self._tail
+        if size - self._in_file > (self._budget.memory_limit if self._file is None else PIECE):
             return False
-        self.size += len(chunk)
+        self.size = size
         if not tail:
             self._tail = chunk  # most bodies are one piece, which is kept as it is
         elif isinstance(tail, bytearray):
@@ -116,7 +117,8 @@ class SpooledBody:
 
     def read_small(self) -> bytes:
         """All of it at once; only while it is in memory (`ValueError` otherwise)."""
-        self._check_open()
+        if self._closed:
+            raise _closed()
         if self._file is not None:
             raise ValueError("this body is on disk; read it in chunks")
         return bytes(self._tail)
@@ -214,7 +216,7 @@ class SpooledBody:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError("this body is closed")
+            raise _closed()
 
 
 class _UnnamedFile:
@@ -317,6 +319,10 @@ def _write_all(descriptor: int, data: bytes | bytearray, position: int) -> None:
         written = os.pwrite(descriptor, view, position)
         view = view[written:]
         position += written
+
+
+def _closed() -> ValueError:
+    return ValueError("this body is closed")
 
 
 def spool_full() -> errors.GatewayError:
