@@ -186,7 +186,6 @@ def metered(runtime: Runtime, operation: Operation, team: list[Middleware]) -> B
             prices=runtime.prices,
             models=runtime.models,
             ledger=runtime.ledger,
-            paid_calls=runtime.paid_calls,
             spool=runtime.spool,
         ),
     ]

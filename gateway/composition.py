@@ -253,8 +253,8 @@ def _provider(settings: Settings, clock: Clock) -> Provider | None:
     admin, public_url = settings.admin, settings.server.public_url
     if admin.oidc_issuer is None or admin.oidc_client_secret is None or public_url is None:
         return None
-    # The one import within a function: these files need the extra `oidc`, which is only installed where it is used, and
-    # takes half a second to load.
+    # Imported where it is used: these files need the extra `oidc`, which is only installed there, and takes half a
+    # second to load.
     try:
         from gateway.admin.oidc_http import ProviderHttp
         from gateway.admin.oidc_provider import OidcProvider

@@ -76,10 +76,12 @@ class SpooledBody:
     body is a `ValueError`.
     """
 
+    __slots__ = ("_budget", "_closed", "_file", "_in_file", "_tail", "_taken", "size")
+
     def __init__(self, budget: SpoolBudget) -> None:
         self.size = 0
         self._budget = budget
-        self._tail = bytearray()  # what is not (yet) in the file
+        self._tail: bytes | bytearray = b""  # what is not (yet) in the file
         self._file: _UnnamedFile | None = None
         self._in_file = 0
         self._taken = 0
@@ -90,18 +92,33 @@ class SpooledBody:
         """Whether nothing of it is on disk."""
         return self._file is None
 
-    async def write(self, chunk: bytes | bytearray) -> None:
+    async def write(self, chunk: bytes) -> None:
         """Append `chunk`. `errors.overloaded` (`spool_full`) when it fits neither memory nor disk."""
-        self._check_open()
-        self.size += len(chunk)
-        if len(self._tail) + len(chunk) > (self._budget.memory_limit if self._file is None else PIECE):
+        if not self.keep(chunk):
+            self.size += len(chunk)
             await self._spill(chunk)
+
+    def keep(self, chunk: bytes) -> bool:
+        """Append `chunk` without the disk; False, and nothing is appended, when that has to be asked: by `write`."""
+        if self._closed:
+            raise _closed()
+        size, tail = self.size + len(chunk), self._tail
+        if size - self._in_file > (self._budget.memory_limit if self._file is None else PIECE):
+            return False
+        self.size = size
+        if not tail:
+            self._tail = chunk  # most bodies are one piece, which is kept as it is
+        elif isinstance(tail, bytearray):
+            tail += chunk
         else:
+            self._tail = bytearray(tail)
             self._tail += chunk
+        return True
 
     def read_small(self) -> bytes:
         """All of it at once; only while it is in memory (`ValueError` otherwise)."""
-        self._check_open()
+        if self._closed:
+            raise _closed()
         if self._file is not None:
             raise ValueError("this body is on disk; read it in chunks")
         return bytes(self._tail)
@@ -141,7 +158,7 @@ class SpooledBody:
         except (OSError, errors.GatewayError):
             return False
         if not self._closed:
-            self._in_file, self._tail = end, bytearray()
+            self._in_file, self._tail = end, b""
         return True
 
     def close(self) -> None:
@@ -149,11 +166,12 @@ class SpooledBody:
         if self._closed:
             return
         self._closed = True
-        self._tail = bytearray()
+        self._tail = b""
         if self._file is not None:
             self._file.close()
-        self._budget.give_back(self._taken)
-        self._taken = 0
+        if self._taken:
+            self._budget.give_back(self._taken)
+            self._taken = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -163,9 +181,9 @@ class SpooledBody:
     ) -> None:
         self.close()
 
-    async def _spill(self, chunk: bytes | bytearray) -> None:
+    async def _spill(self, chunk: bytes) -> None:
         """Move the tail, and `chunk` behind it, to the file. The body is closed when that fails or is cancelled."""
-        tail, self._tail = self._tail, bytearray()
+        tail, self._tail = self._tail, b""
         count = len(tail) + len(chunk)
         try:
             self._budget.take(count)
@@ -198,7 +216,7 @@ class SpooledBody:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError("this body is closed")
+            raise _closed()
 
 
 class _UnnamedFile:
@@ -301,6 +319,10 @@ def _write_all(descriptor: int, data: bytes | bytearray, position: int) -> None:
         written = os.pwrite(descriptor, view, position)
         view = view[written:]
         position += written
+
+
+def _closed() -> ValueError:
+    return ValueError("this body is closed")
 
 
 def spool_full() -> errors.GatewayError:

@@ -10,13 +10,10 @@ class Breaker:
         self._limit = failures
         self._seconds = seconds
         self._in_a_row = 0
-        self._left_alone_until: float | None = None
+        self._left_alone_until = 0.0
         self._probing = False
-
-    @property
-    def is_open(self) -> bool:
+        self.is_open = False
         """Whether Redis is left alone: nothing but a probe may ask it."""
-        return self._left_alone_until is not None
 
     def succeeded(self) -> None:
         """A command was answered in time. While open this says nothing: only a probe closes."""
@@ -29,12 +26,12 @@ class Breaker:
         self._in_a_row += 1
         if self._in_a_row < self._limit:
             return False
-        self._left_alone_until = now + self._seconds
+        self._leave_alone(now)
         return True
 
     def probe_is_due(self, now: float) -> bool:
         """Whether the time is over and no probe is under way."""
-        return self._left_alone_until is not None and not self._probing and now >= self._left_alone_until
+        return self.is_open and not self._probing and now >= self._left_alone_until
 
     def begin_probe(self, now: float) -> bool:
         """Whether the caller's probe is the one that decides: it then has to tell `probed` how it went."""
@@ -46,4 +43,10 @@ class Breaker:
         """How the probe went: it closes the breaker, or leaves Redis alone for another `seconds`."""
         self._probing = False
         self._in_a_row = 0
-        self._left_alone_until = None if answered else now + self._seconds
+        self.is_open = False
+        if not answered:
+            self._leave_alone(now)
+
+    def _leave_alone(self, now: float) -> None:
+        self.is_open = True
+        self._left_alone_until = now + self._seconds

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from time import monotonic
@@ -35,6 +35,7 @@ log = logging.getLogger("gateway.cache")
 
 BACKGROUND_LIMIT = 5000
 REPEAT_LOG_SECONDS = 60.0
+NO_SCRIPT = "NOSCRIPT"
 
 
 class Script:
@@ -67,6 +68,7 @@ class CacheClient:
         self._clock = clock
         self._metrics = metrics
         self._breaker = Breaker(breaker_failures, breaker_seconds)
+        self.answered = self._breaker.succeeded  # the pipeline says so: it ends a row of failures
         self._pipeline = Pipeline(self._address, self, connect_timeout=connect_timeout, timeout=timeout)
         self._probing: asyncio.Task[bool] | None = None
         self._background: set[Reply] = set()
@@ -164,12 +166,12 @@ class CacheClient:
             raise CacheGone("Redis is left alone")
         return self._pipeline.ask(packed, replies)
 
-    async def _reply(self, packed: bytes, limit: float, replies: int = 1) -> Any:
+    def _reply(self, packed: bytes, limit: float, replies: int = 1) -> Awaitable[Any]:
         """What comes back within `limit` seconds and the request's patience; error replies too."""
         purse = REDIS.current()
         if limit <= 0 or (purse is not None and purse.left <= 0):
             raise CacheGone("the time to wait for Redis is used up")
-        return await self._waited(self._ask(packed, replies), limit, purse)
+        return self._waited(self._ask(packed, replies), limit, purse)
 
     async def _waited(self, reply: asyncio.Future[Any], limit: float, purse: Patience | None) -> Any:
         left = limit if purse is None else min(limit, purse.left)
@@ -207,12 +209,6 @@ class CacheClient:
 
     # What the pipeline observes ------------------------------------------------------------------------------
 
-    def answered(self, reply: Any) -> None:
-        """Ends a row of failures."""
-        self._breaker.succeeded()
-        if type(reply) is ReplyError and not _unknown(reply):
-            self._note_refusal(str(reply))
-
     def failed(self, kind: str, detail: str, times: int) -> None:
         """Counts failures; with the last one of a row, everyone who waits learns that Redis is left alone."""
         for _ in range(times):
@@ -222,7 +218,10 @@ class CacheClient:
                 self._metrics.redis_open.set(1)
                 self._pipeline.drop_all("Redis is left alone")
 
-    def _note_refusal(self, text: str) -> None:
+    def refused(self, text: str) -> None:
+        """Counts an error reply, and says so in the log, unless it only asks for a script."""
+        if text.startswith(NO_SCRIPT):
+            return
         self._count("refused")
         word, now = text.partition(" ")[0], self._clock.monotonic()
         last, at = self._last_refusal
@@ -287,7 +286,7 @@ def _by_text(script: Script, keys: Sequence[str], args: Sequence[str | bytes | i
 
 def _unknown(reply: Any) -> bool:
     """Whether the server does not know the script: a new server, or one that was flushed."""
-    return type(reply) is ReplyError and str(reply).startswith("NOSCRIPT")
+    return type(reply) is ReplyError and str(reply).startswith(NO_SCRIPT)
 
 
 def _usable(reply: Any) -> Any:

@@ -28,8 +28,11 @@ FAILOVER_SECONDS = 1.0  # between two connections given up for that
 class Observer(Protocol):
     """Who is told how Redis does."""
 
-    def answered(self, reply: Any) -> None:
-        """A reply came in time; it may be an error reply."""
+    def answered(self) -> None:
+        """A reply came in time."""
+
+    def refused(self, text: str) -> None:
+        """What an error reply says."""
 
     def failed(self, kind: str, detail: str, times: int) -> None:
         """`timeout`, `connect` or `lost`; `times` is 1, or how many commands waited their time in vain."""
@@ -116,8 +119,13 @@ class Pipeline:
             self._flush()
 
     def _answered(self, line: Line, reply: Any) -> None:
-        self._observer.answered(reply)
-        if type(reply) is ReplyError and any(word in str(reply) for word in FAILOVER_WORDS):
+        self._observer.answered()
+        if type(reply) is ReplyError:
+            self._refused(line, str(reply))
+
+    def _refused(self, line: Line, text: str) -> None:
+        self._observer.refused(text)
+        if any(word in text for word in FAILOVER_WORDS):
             now = asyncio.get_running_loop().time()
             if now - self._renewed_at >= FAILOVER_SECONDS:
                 self._renewed_at = now

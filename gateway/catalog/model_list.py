@@ -97,7 +97,10 @@ class ModelList:
     def anyone_lists(self, model: str) -> bool:
         """Whether any account with a key for new calls lists the model (or could not be asked yet)."""
         accounts = self._pool.accounts()
-        return not accounts or any(self.lists(account, model) for account in accounts)
+        for account in accounts:
+            if self.lists(account, model):
+                return True
+        return not accounts
 
     def fresh_union(self) -> Union | None:
         """All accounts' models when every list is known and fresh."""

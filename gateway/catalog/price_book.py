@@ -77,7 +77,7 @@ class PriceBook:
 
     def model(self, name: str) -> ModelPrice | None:
         """The model of an id or alias, None when the book has no price for it."""
-        return self.models.get(self.canonical(name))
+        return self.models.get(self.aliases.get(name, name))
 
 
 def quote(
@@ -96,8 +96,10 @@ def quote(
     was asked for, None for the model's default; the caller has checked it and `images` against the model's bounds.
     """
     quality = quality.strip().lower() if quality is not None else None
-    units = [model.unit(size, quality, operation) for size in sizes or (None,)]
-    charged, held = max([unit.credits for unit in units]), max([unit.hold for unit in units])
+    charged = held = 0
+    for size in sizes or (None,):
+        unit = model.unit(size, quality, operation)
+        charged, held = max(charged, unit.credits), max(held, unit.hold)
     if model.per == "second":
         length = images * (seconds if seconds is not None else model.default_seconds)
         charged, held = _times(charged, length), _times(held, length)

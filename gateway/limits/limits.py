@@ -153,8 +153,11 @@ class Limits:
             int(LEASE_SECONDS * _MICRO),
             *plan.limits,
         )
+        refusal: Refusal | None = None
         try:
-            refusal = _refusal(await self._cache.script(TAKE, plan.keys, arguments), plan)
+            reply = await self._cache.script(TAKE, plan.keys, arguments)
+            if reply != _TAKEN:
+                refusal = _refusal(reply, plan)
         except CacheGone:
             self._counted[lane].inc()
             refusal = self._take_locally(plan)
@@ -255,9 +258,7 @@ def allowed_per_minute(requests_per_minute: int, lane: Lane) -> int:
     return requests_per_minute if lane is Lane.PAID else max(FREE_LEAST, FREE_FACTOR * requests_per_minute)
 
 
-def _refusal(reply: Any, plan: Plan) -> Refusal | None:
-    if reply == _TAKEN:
-        return None
+def _refusal(reply: Any, plan: Plan) -> Refusal:
     if not isinstance(reply, list) or not reply or not all(isinstance(one, int) for one in reply):
         raise CacheGone("not a reply of the script")
     number = reply[0]

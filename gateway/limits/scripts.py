@@ -33,7 +33,8 @@ for i, key in ipairs(KEYS) do
       refused, longest, until_full = i, wait, at - now
     end
     full_at[i] = at + each
-  elseif refused == 0 and redis.call('ZCOUNT', key, now, '+inf') >= limit then
+  -- All leases are counted in no time; which of them have run out matters only when there are as many as may be.
+  elseif refused == 0 and redis.call('ZCARD', key) >= limit and redis.call('ZCOUNT', key, now, '+inf') >= limit then
     refused = i
   end
 end

@@ -1,7 +1,6 @@
 """No paid call without a hold: resolves the model, prices the call, places the hold, and sees it answered.
 
-The seat among the paid calls is taken before the hold, and room for the answer looked for, so an overloaded process
-places none. An endpoint that
+Room for the answer is looked for before the hold is placed, so a process without any places none. An endpoint that
 starts the call claims the hold and answers it; a hold nobody claimed is released here, whatever happened.
 """
 
@@ -21,7 +20,6 @@ from gateway.credits.ledger import Ledger
 from gateway.credits.terms import Conclusion, Order
 from gateway.proxy.exchange import Exchange, Hold, exchange_of
 from gateway.proxy.generation import Generation, Operation, size_class
-from gateway.proxy.paid_calls import PaidCalls
 from gateway.spool import SpoolBudget
 
 
@@ -35,27 +33,22 @@ class CreditQuotaMiddleware:
         prices: PriceFile,
         models: ModelList,
         ledger: Ledger,
-        paid_calls: PaidCalls,
         spool: SpoolBudget,
     ) -> None:
         self._app = app
         self._prices = prices
         self._models = models
         self._ledger = ledger
-        self._paid_calls = paid_calls
         self._spool = spool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
         model, price = self._price(exchange)
         self._spool.check_room()
-        slot = exchange.slot
-        exchange.seat = seat = self._paid_calls.take_seat(slot.release if slot is not None else None)
         try:
             exchange.hold = await self._place(exchange, model, price)
             await self._app(scope, receive, send)
         finally:
-            seat.close()
             if exchange.hold is not None and not exchange.hold.claimed:
                 await asyncio.shield(self._release(exchange.hold))
 

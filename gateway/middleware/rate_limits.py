@@ -37,7 +37,8 @@ class RateLimitsMiddleware:
         taken = await self._limits.take(bounds_of(principal), self._lane)
         if isinstance(taken, Refusal):
             raise refused(taken, principal, self._lane)
-        exchange.slot = taken
+        if exchange.seat is not None:
+            exchange.seat.free = taken.release
         try:
             await self._app(scope, receive, send)
         except GatewayError:

@@ -54,6 +54,8 @@ class RepeatsMiddleware:
         if record is None or repeatable is None:
             raise errors.repeat_in_progress()
         body.raw.close()
+        if exchange.seat is not None:
+            exchange.seat.close()  # what waits for another call needs none
         exchange.repeated = str(record.hold_id)
         if await unless_left(receive, self._replay(record, send)):
             when_arrived(scope, partial(self._replayed, record, repeatable))

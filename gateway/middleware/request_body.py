@@ -1,11 +1,16 @@
-"""Reads a paid call's body once and strictly: spooled as it was sent, with the fields that price it understood."""
+"""Reads a paid call's body once and strictly: spooled as it was sent, with the fields that price it understood.
+
+Who finds every seat among the paid calls taken is refused before the body. The seat itself is taken behind it, so that
+nobody holds one by sending slowly, and before anything is asked, counted or held.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from time import monotonic
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import errors
 from gateway.proxy import generation, strict_json
@@ -22,7 +27,7 @@ SLOWEST_RATE = 1024  # bytes a second
 
 
 class RequestBodyMiddleware:
-    """Puts the body into the exchange and closes it when nothing needs it any more."""
+    """Puts body and seat into the exchange, and takes care of both until a call was started with them."""
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class RequestBodyMiddleware:
     ) -> None:
         self._app = app
         self._operation = operation
+        self._path = operation.path.encode()
         self._spool = spool
         self._paid_calls = paid_calls
         self._max_json_bytes = max_json_bytes
@@ -46,39 +52,47 @@ class RequestBodyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
         exchange.operation = self._operation
-        _refuse_async_query(scope["query_string"], self._operation)
+        if query := scope["query_string"]:
+            _refuse_async_query(query, self._operation)
         self._paid_calls.check_room()
         raw = self._spool.body()
         try:
             exchange.body = await self._read(exchange, receive, raw)
+            exchange.seat = self._paid_calls.take_seat()
             await self._app(scope, receive, send)
         except ClientLeftError:
             return
         finally:
+            if exchange.seat is not None:
+                exchange.seat.close()
             if exchange.hold is None or not exchange.hold.claimed:
                 raw.close()
 
     async def _read(self, exchange: Exchange, receive: Receive, raw: SpooledBody) -> RequestBody:
-        content_type = exchange.header_values(b"content-type")
-        kind = content_type[0].partition(b";")[0].strip().lower() if len(content_type) == 1 else b""
+        given = exchange.header_values(b"content-type")
+        content_type = given[0] if len(given) == 1 else b""
+        kind, _, parameters = content_type.partition(b";")
+        kind = kind.strip().lower()
         if kind == b"application/json":
-            _check_charset(content_type[0])
+            if parameters:
+                _check_charset(parameters)
             parsed, digest = await self._json(exchange, receive, raw)
         elif kind == b"multipart/form-data" and self._operation.takes_files:
-            parsed, digest = await self._form(exchange, receive, raw, content_type[0])
+            parsed, digest = await self._form(exchange, receive, raw, content_type)
         else:
             accepted = "application/json" + (" or multipart/form-data" if self._operation.takes_files else "")
             raise errors.unsupported_media_type(f"Send exactly one Content-Type, {accepted}.")
-        named = b"%s %s " % (self._operation.path.encode(), kind)
-        return RequestBody(raw, content_type[0], parsed, hashlib.sha256(named + digest).digest())
+        fingerprint = hashlib.sha256(b"%b %b %b" % (self._path, kind, digest)).digest()
+        return RequestBody(raw, content_type, parsed, fingerprint)
 
     async def _json(self, exchange: Exchange, receive: Receive, raw: SpooledBody) -> tuple[Generation, bytes]:
         limit = self._max_json_bytes
         _check_length(exchange, limit, "A JSON body")
-        document = bytes(await _Incoming(receive, self._idle_timeout).read(limit + 1))
+        document = await _Incoming(receive, self._idle_timeout).read(limit + 1)
         if len(document) > limit:
             raise errors.too_large(f"A JSON body may have {limit} bytes.")
-        await raw.write(document)
+        if not raw.keep(document):
+            await raw.write(document)
         digest = hashlib.sha256(document).digest()
         return generation.from_json(strict_json.parse(document), self._operation), digest
 
@@ -102,46 +116,64 @@ class RequestBodyMiddleware:
 class _Incoming:
     """A body as it comes from the client; `more` until all of it has been read."""
 
+    __slots__ = ("_began", "_idle_timeout", "_receive", "_size", "more")
+
     def __init__(self, receive: Receive, idle_timeout: float) -> None:
         self.more = True
         self._receive = receive
         self._idle_timeout = idle_timeout
-        self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        self._began = monotonic()
         self._size = 0
 
-    async def read(self, least: int = 1) -> bytes | bytearray:
+    async def read(self, least: int = 1) -> bytes:
         """The next `least` bytes with whatever came along, or the rest.
 
         Raises ClientLeftError, and GatewayError 408 when it comes too slowly.
         """
+        message = _at_once(self._receive)
+        found = b"" if message is None else self._piece(message)
+        if self.more and len(found) < least:
+            return await self._wait_for(least, found)
+        return found
+
+    async def _wait_for(self, least: int, found: bytes) -> bytes:
+        """`found` and what follows it, likewise."""
+        loop = asyncio.get_running_loop()
+        joined = bytearray(found)
         try:
             async with asyncio.timeout(self._idle_timeout) as idle:
-                found = await self._next()
-                if len(found) >= least or not self.more:
-                    return found
-                joined = bytearray(found)
-                while len(joined) < least and self.more:
-                    idle.reschedule(self._loop.time() + self._idle_timeout)
-                    joined += await self._next()
-                return joined
+                while self.more and len(joined) < least:
+                    joined += self._piece(await self._receive())
+                    idle.reschedule(loop.time() + self._idle_timeout)
+            return bytes(joined)
         except TimeoutError:
             raise errors.request_timeout(
                 f"No byte of the request's body came for {self._idle_timeout:g} s; nothing was sent to Pixapi."
             ) from None
 
-    async def _next(self) -> bytes:
-        message = await self._receive()
+    def _piece(self, message: Message) -> bytes:
         if message["type"] == "http.disconnect":
             raise ClientLeftError
         chunk: bytes = message.get("body", b"")
         self.more = message.get("more_body", False)
         self._size += len(chunk)
-        if self.more and trickles(self._size, self._loop.time() - self._began):
+        if self.more and trickles(self._size, monotonic() - self._began):
             raise errors.request_timeout(
                 f"The request's body came at less than {SLOWEST_RATE} bytes a second; nothing was sent to Pixapi."
             )
         return chunk
+
+
+def _at_once(receive: Receive) -> Message | None:
+    """What there is to receive now, as nearly always the whole body; None when it has to be waited for, anew."""
+    asked = receive().__await__()
+    try:
+        asked.send(None)
+    except StopIteration as found:
+        message: Message = found.value
+        return message
+    asked.close()
+    return None
 
 
 def trickles(size: int, seconds: float) -> bool:
@@ -156,8 +188,8 @@ def _check_length(exchange: Exchange, limit: int, what: str) -> None:
         raise errors.too_large(f"{what} may have {limit} bytes; this one has {int(length)}.")
 
 
-def _check_charset(content_type: bytes) -> None:
-    for parameter in content_type.lower().split(b";")[1:]:
+def _check_charset(parameters: bytes) -> None:
+    for parameter in parameters.lower().split(b";"):
         name, _, value = parameter.strip().partition(b"=")
         if name.strip() == b"charset" and value.strip(b' "') not in (b"utf-8", b"utf8"):
             raise errors.unsupported_media_type("JSON is read as UTF-8 only.")

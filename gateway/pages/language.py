@@ -6,12 +6,9 @@ import io
 import re
 from collections.abc import Iterable
 from functools import cache
+from gettext import GNUTranslations, NullTranslations
 from pathlib import Path
 from typing import Literal, get_args
-
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
-from babel.support import NullTranslations, Translations
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -45,8 +42,12 @@ def translations(language: Language) -> NullTranslations:
     """The catalogue of a language; English is what the source says."""
     if language == "en":
         return NullTranslations()
+    # Loaded with the first page that needs it, since few do: it takes a while, and a megabyte.
+    from babel.messages.mofile import write_mo
+    from babel.messages.pofile import read_po
+
     compiled = io.BytesIO()
     with (CATALOGUES / f"{language}.po").open("rb") as source:
         write_mo(compiled, read_po(source, locale=language))
     compiled.seek(0)
-    return Translations(compiled)
+    return GNUTranslations(compiled)

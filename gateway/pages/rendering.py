@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING, Any
 
 from gateway.pages import display
 from gateway.pages.assets import Assets
 from gateway.pages.language import NAMES, Language, translations
 from gateway.pages.view import View
 from gateway.upstream.headers import Header
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 HTML = b"text/html; charset=utf-8"
@@ -35,6 +36,9 @@ class Pages:
         return found.get_template(template).render(view=view, ago=ago, **values).encode()
 
     def _environment(self, language: Language) -> Environment:
+        # Loaded with the first page: most processes show none, and are ready the sooner.
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
         made = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,

@@ -14,7 +14,6 @@ from gateway.access.principal import Address, Principal
 from gateway.catalog.price_book import ModelPrice
 from gateway.credits.terms import Order, Repeatable
 from gateway.errors import GatewayError
-from gateway.limits.limits import Taken
 from gateway.proxy.generation import Generation, Operation
 from gateway.proxy.paid_calls import Seat
 from gateway.spool import SpooledBody
@@ -56,7 +55,6 @@ class Exchange(msgspec.Struct):
     principal: Principal | None = None
     operation: Operation | None = None
     body: RequestBody | None = None
-    slot: Taken | None = None  # among the calls in flight of its key and team
     seat: Seat | None = None
     repeatable: Repeatable | None = None
     repeated: str | None = None  # the hold of the call that this request repeats

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -51,8 +51,7 @@ class Operation(Enum):
         self.media: Literal["image", "video"] = "video" if "videos" in name else "image"
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(NamedTuple):
     """What a request asks for, as far as it prices it.
 
     `images` is n (1 when not given). `sizes` holds every size it names, so that pricing can take the dearest.
@@ -78,7 +77,10 @@ def from_json(fields: Mapping[str, Any], operation: Operation) -> Generation:
     count = fields.get("n")
     if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
         raise _bad_count()
-    images = sum([_listed(fields[name]) for name in _IMAGE_FIELDS if name in fields])
+    images = 0
+    for name in _IMAGE_FIELDS:
+        if name in fields:
+            images += _listed(fields[name])
     return _generation(fields, operation, count, images)
 
 
@@ -92,6 +94,7 @@ def from_form(form: Form, operation: Operation) -> Generation:
     return _generation(form.fields, operation, count, pictures)
 
 
+@lru_cache(maxsize=1024)
 def size_class(text: str) -> Literal["512", "1k", "2k", "4k"] | None:
     """The size class of `1024x1536`, `2K`, `512`, `1080p`: by the longer side in pixels; None for auto, ratios, words.
 
@@ -126,21 +129,24 @@ def _longer_side(word: str) -> int | None:
 def _generation(
     fields: Mapping[str, Any], operation: Operation, count: int | None, input_images: int
 ) -> Generation:
-    _refuse_async(fields.get("async"), operation)
+    if "async" in fields:
+        _refuse_async(fields["async"], operation)
     model = _text(fields, "model")
     if model is None:
         raise _no_model(operation)
     if count is not None and not 1 <= count <= MAX_IMAGES:
         raise _bad_count()
-    sizes = [_text(fields, name) for name in _SIZE_FIELDS if name in fields]
-    seconds = [_seconds(fields, name) for name in _SECONDS_FIELDS if name in fields]
+    sizes: dict[str, None] = {}  # each once, in order
+    for name in _SIZE_FIELDS:
+        if name in fields and (size := _text(fields, name)) is not None:
+            sizes[size] = None
+    longest: Decimal | None = None
+    for name in _SECONDS_FIELDS:
+        if name in fields and (seconds := _seconds(fields, name)) is not None:
+            longest = seconds if longest is None else max(longest, seconds)
+    quality = _text(fields, "quality") if "quality" in fields else None
     return Generation(
-        model=model,
-        images=1 if count is None else count,
-        sizes=tuple(dict.fromkeys([size for size in sizes if size is not None])) if sizes else (),
-        quality=_text(fields, "quality") if "quality" in fields else None,
-        seconds=max([one for one in seconds if one is not None], default=None) if seconds else None,
-        input_images=input_images,
+        model, 1 if count is None else count, tuple(sizes) if sizes else (), quality, longest, input_images
     )
 
 

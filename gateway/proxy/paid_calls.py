@@ -47,15 +47,11 @@ class PaidCalls:
                 "Nothing was sent; try again in a moment."
             )
 
-    def take_seat(self, free: Callable[[], asyncio.Future[Any] | None] | None = None) -> Seat:
-        """A seat for one call, or the same error. Give it back, or start the call in it.
-
-        `free` gives back what the call has taken elsewhere, when it has ended; whoever waits for the call waits until
-        the future that it answers is done too.
-        """
+    def take_seat(self) -> Seat:
+        """A seat for one call, or the same error. Give it back, or start the call in it."""
         self.check_room()
         self._seats += 1
-        return Seat(self, free)
+        return Seat(self)
 
     async def ended(self) -> None:
         """Waits until no paid call is under way, neither sent nor about to be."""
@@ -86,13 +82,17 @@ class PaidCalls:
 
 
 class Seat:
-    """Room for one paid call. Given back once, by its call when one was started, else by its request."""
+    """Room for one paid call. Given back once, by its call when one was started, else by its request.
 
-    __slots__ = ("_calls", "_free", "_open", "_over", "started")
+    `free`, if set, gives back what the call has taken elsewhere, when it has ended; whoever waits for the call waits
+    until the future that it answers is done too.
+    """
 
-    def __init__(self, calls: PaidCalls, free: Callable[[], asyncio.Future[Any] | None] | None) -> None:
+    __slots__ = ("_calls", "_open", "_over", "free", "started")
+
+    def __init__(self, calls: PaidCalls) -> None:
         self._calls = calls
-        self._free = free
+        self.free: Callable[[], asyncio.Future[Any] | None] | None = None
         self._open = True
         self._over: asyncio.Future[None] | None = None
         self.started = False
@@ -120,7 +120,7 @@ class Seat:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._calls.disown(task)
-        freeing = None if self._free is None else self._free()
+        freeing = None if self.free is None else self.free()
         if freeing is None:
             self._tell()
         else:

@@ -115,4 +115,6 @@ def _told(message: str, model: str | None) -> str:
         lambda found: found[0] if found[1] == model or found[1] in _OURS else "'…'", message
     )
     message = _KEY_TEXT.sub("…", message)
-    return "".join(char if char.isprintable() else " " for char in message)[:LONGEST_MESSAGE]
+    if not message.isprintable():
+        message = "".join(char if char.isprintable() else " " for char in message)
+    return message[:LONGEST_MESSAGE]

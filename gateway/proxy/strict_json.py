@@ -21,6 +21,7 @@ MAX_DEPTH = 32
 MAX_VALUES = 20_000
 MAX_INTEGER_DIGITS = 18
 
+_WHITE_SPACE = " \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _BRACKETS = b"[]{}"
@@ -49,11 +50,16 @@ def parse(body: bytes, max_depth: int = MAX_DEPTH, *, exact: bool = False) -> di
 
 def _decode(body: bytes, decoder: json.JSONDecoder) -> Any:
     try:
-        return decoder.decode(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        if text[:1] == "{":  # as nearly always: without two searches for white space that is not there
+            value, end = decoder.raw_decode(text)
+            if not text[end:].strip(_WHITE_SPACE):
+                return value
+        return decoder.decode(text)
     except UnicodeDecodeError as error:
         raise errors.bad_request(f"The JSON body is not valid UTF-8 at byte {error.start}.") from None
     except json.JSONDecodeError as error:
-        if not body.strip(b" \t\r\n"):
+        if not body.strip(_WHITE_SPACE.encode()):
             raise errors.bad_request("The body is empty; a JSON object is expected.") from None
         raise errors.bad_request(
             f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."

@@ -11,14 +11,15 @@ from uuid import UUID
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.repeats.answer import Answer
+from gateway.spool import SpooledBody
 
 MOST_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)
 class Recent:
-    """One call, repeated `by_key` or by an SDK's retries. `close` frees its answer's body, when nobody reads it any
-    more; `ended_at` is by the loop's time."""
+    """One call, repeated `by_key` or by an SDK's retries. `close` frees an answer's body that is on disk, when nobody
+    reads it any more; `ended_at` is by the loop's time."""
 
     hold_id: UUID
     by_key: bool
@@ -51,7 +52,9 @@ class RecentCalls:
         if call.dropped or call.answer.done():
             close()
             return
-        call.close = close
+        # A body in memory frees itself: for it nothing else of the call need be kept, of ten thousand calls.
+        if not (isinstance(answer.body, SpooledBody) and answer.body.in_memory):
+            call.close = close
         call.ended_at = asyncio.get_running_loop().time()
         call.answer.set_result(answer)
         self.bytes += _size(answer)

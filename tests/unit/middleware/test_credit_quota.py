@@ -22,7 +22,6 @@ from gateway.middleware.credit_quota import CreditQuotaMiddleware
 from gateway.pool.dispatch import Dispatcher
 from gateway.proxy.exchange import Exchange, RequestBody
 from gateway.proxy.generation import Generation, Operation
-from gateway.proxy.paid_calls import PaidCalls
 from gateway.spool import SpoolBudget
 from tests.fakes.asgi import call, http, ok, with_exchange
 from tests.fakes.cache import GoneCache
@@ -60,15 +59,14 @@ class NotedLedger(Ledger):
 class Rig:
     """The middleware with the shipped prices before an app of the test."""
 
-    def __init__(self, models: ModelList, default_hold: int | None, limit: int) -> None:
+    def __init__(self, models: ModelList, default_hold: int | None) -> None:
         self.models = models
         self.prices = PriceFile(PRICES, default_hold)
         self.ledger = NotedLedger()
-        self.paid_calls = PaidCalls(limit)
         self.spool = SpoolBudget(1000, Path("/nonexistent"))
 
     @classmethod
-    async def of(cls, default_hold: int | None = None, limit: int = 10) -> Rig:
+    async def of(cls, default_hold: int | None = None) -> Rig:
         table, clock = KeyTable(), FakeClock()
         table.add("main")
         listing = msgspec.json.encode({"data": [{"id": model} for model in LISTED]})
@@ -76,7 +74,7 @@ class Rig:
         upstream = FakeUpstream(lambda _: Answer(200, listing))
         models = ModelList(pool, Dispatcher(pool, upstream, clock), ModelEntries(GoneCache()), clock)
         await models.warm()
-        return cls(models, default_hold, limit)
+        return cls(models, default_hold)
 
     async def call(
         self, wanted: Generation, operation: Operation = IMAGES, app: ASGIApp = ok, **caller: Any
@@ -89,17 +87,16 @@ class Rig:
             prices=self.prices,
             models=self.models,
             ledger=self.ledger,
-            paid_calls=self.paid_calls,
             spool=self.spool,
         )
         await call(middleware, scope)
         return exchange
 
     async def refused(self, wanted: Generation, operation: Operation = IMAGES, **caller: Any) -> str:
-        """Status and reason of the refusal, which must leave neither hold nor seat."""
+        """Status and reason of the refusal, which must leave no hold."""
         with pytest.raises(GatewayError) as caught:
             await self.call(wanted, operation, **caller)
-        assert (self.ledger.placed, self.paid_calls.under_way) == ([], 0)
+        assert self.ledger.placed == []
         return f"{caught.value.status} {caught.value.reason}"
 
 
@@ -113,7 +110,6 @@ def wish(model: str, **fields: Any) -> Generation:
 async def claiming(scope: Scope, receive: Receive, send: Send) -> None:
     exchange: Exchange = scope["gateway.exchange"]
     assert exchange.hold is not None
-    assert exchange.seat is not None
     exchange.hold.claimed = True
     await ok(scope, receive, send)
 
@@ -151,7 +147,6 @@ async def test_a_hold_nobody_claimed_is_released() -> None:
     rig = await Rig.of()
     await rig.call(wish("veo"), VIDEOS)
     assert rig.ledger.ended == [(HOLD, Conclusion(state="released", reason="never sent"))]
-    assert rig.paid_calls.under_way == 0
 
 
 @pytest.mark.parametrize("claims", [True, False])
@@ -165,7 +160,6 @@ async def test_also_when_the_endpoint_fails(claims: bool) -> None:
     with pytest.raises(RuntimeError):
         await rig.call(wish("veo"), VIDEOS, failing)
     assert len(rig.ledger.ended) == (0 if claims else 1)
-    assert rig.paid_calls.under_way == 0
 
 
 @pytest.mark.parametrize(
@@ -191,15 +185,6 @@ async def test_a_model_without_a_price_may_be_held_at_a_default(operation: Opera
     rig = await Rig.of(default_hold=25_000_000)
     await rig.call(wish("unpriced", seconds=Decimal(9) if operation is VIDEOS else None), operation, claiming)
     assert rig.ledger.placed[0].quote == 25_000_000
-
-
-async def test_a_full_process_places_no_hold() -> None:
-    rig = await Rig.of(limit=1)
-    seat = rig.paid_calls.take_seat()
-    with pytest.raises(GatewayError) as caught:
-        await rig.call(wish("veo"), VIDEOS)
-    assert (caught.value.reason, rig.ledger.placed) == ("overloaded", [])
-    seat.close()
 
 
 async def test_without_room_for_an_answer_no_hold_is_placed() -> None:

@@ -42,7 +42,8 @@ class Rig:
 
     async def call(self, app: ASGIApp = ok) -> Sent:
         scope = http("POST", "/v1/images/generations")
-        with_exchange(scope, principal=self._principal)
+        seat = self.paid_calls.take_seat() if self._lane is Lane.PAID else None  # as `request_body` does it
+        with_exchange(scope, principal=self._principal, seat=seat)
         return await call(RateLimitsMiddleware(app, limits=self.limits, lane=self._lane), scope)
 
     async def refused(self) -> GatewayError:
@@ -63,9 +64,8 @@ class SlowCache(GoneCache):
 
 
 def start(rig: Rig, exchange: Exchange, call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """As `credit_quota` and the endpoint do it."""
-    assert exchange.slot is not None
-    exchange.seat = rig.paid_calls.take_seat(exchange.slot.release)
+    """As the endpoint does it."""
+    assert exchange.seat is not None
     return exchange.seat.start(call)
 
 
@@ -239,14 +239,10 @@ async def test_a_slot_is_free_before_the_answer_is_begun() -> None:
     assert [command[0] for command in rig.cache.soon] == ["ZREM"]
 
 
-@pytest.mark.parametrize("seat", [None, "closed"])
-async def test_a_request_that_started_no_call_gives_its_slot_back(seat: str | None) -> None:
+async def test_a_request_that_started_no_call_gives_its_slot_back() -> None:
     rig = Rig(key_limits=given(None, 1))
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if seat == "closed":
-            exchange_of(scope).seat = taken = rig.paid_calls.take_seat()
-            taken.close()
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError("refused further in")
 
     for _ in range(3):

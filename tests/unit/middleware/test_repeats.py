@@ -17,6 +17,7 @@ from gateway.errors import GatewayError
 from gateway.middleware.repeats import RepeatsMiddleware
 from gateway.proxy.exchange import RequestBody
 from gateway.proxy.generation import Generation
+from gateway.proxy.paid_calls import PaidCalls
 from gateway.repeats.answer import Answer, Bytes
 from gateway.repeats.records import Record
 from gateway.repeats.repeats import Repeats
@@ -87,17 +88,20 @@ class Rig:
     def __init__(self, folder: Path, found: Sequence[Record | None], refused: int) -> None:
         self.spool = SpoolBudget(1000, folder, memory_limit=1)
         self.repeats, self.app = Finding(found), Placing(refused)
+        self.paid_calls = PaidCalls(1)
 
     async def call(self, *headers: Header) -> Sent:
         raw = self.spool.body()
         await raw.write(b"{}")
         scope = http("POST", "/v1/images/generations", headers)
         body = RequestBody(raw, b"application/json", cast("Generation", None), b"f")
-        with_exchange(scope, principal=principal(), body=body)
+        with_exchange(scope, principal=principal(), body=body, seat=self.paid_calls.take_seat())
         try:
             return await call(RepeatsMiddleware(self.app, repeats=cast("Repeats", self.repeats)), scope)
         finally:
             assert (self.spool.used == 0) == bool(self.repeats.delivered)
+            # Who waits for another's call takes nobody's place.
+            assert (self.paid_calls.under_way == 0) == bool(self.repeats.delivered)
             raw.close()
 
 

@@ -11,16 +11,21 @@ from typing import cast
 from uuid import UUID
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError
+from gateway.limits.limits import Lane, Limits
+from gateway.middleware.rate_limits import RateLimitsMiddleware
 from gateway.middleware.request_body import RequestBodyMiddleware, trickles
 from gateway.proxy.exchange import exchange_of
 from gateway.proxy.generation import Operation
 from gateway.proxy.multipart import FormLimits
 from gateway.proxy.paid_calls import PaidCalls
 from gateway.spool import SpoolBudget
+from gateway.telemetry import Metrics
 from tests.fakes.asgi import http, with_exchange
+from tests.fakes.cache import GoneCache
+from tests.fakes.clock import FakeClock
 from tests.fakes.principals import principal
 
 
@@ -48,16 +53,26 @@ class Reading:
         self.raw = b""
         self.fingerprint = b""
         self.left = list(pieces)
+        self.paid_calls = PaidCalls(1)
+        self.seats: list[
+            int
+        ] = []  # how many were taken whenever more of the body was asked for, and further in
         self._pause = pause
 
     async def ask(
-        self, content_type: bytes, *, idle_timeout: float = 5.0, max_json_bytes: int = 1000, team: int = 1
+        self,
+        content_type: bytes,
+        *,
+        idle_timeout: float = 5.0,
+        max_json_bytes: int = 1000,
+        team: int = 1,
+        app: ASGIApp | None = None,
     ) -> None:
         middleware = RequestBodyMiddleware(
-            self,
+            app or self,
             operation=Operation.IMAGES_EDITS,
             spool=self.spool,
-            paid_calls=PaidCalls(1),
+            paid_calls=self.paid_calls,
             max_json_bytes=max_json_bytes,
             form_limits=FormLimits(),
             idle_timeout=idle_timeout,
@@ -68,6 +83,7 @@ class Reading:
         assert self.spool.used == 0
 
     async def receive(self) -> Message:
+        self.seats.append(self.paid_calls.under_way)
         await asyncio.sleep(self._pause)
         if not self.left:
             return {"type": "http.disconnect"}
@@ -77,6 +93,7 @@ class Reading:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = exchange_of(scope).body
         assert body is not None
+        self.seats.append(self.paid_calls.under_way)
         self.raw, self.fingerprint = b"".join([part async for part in body.raw.chunks()]), body.fingerprint
 
 
@@ -150,3 +167,45 @@ async def test_a_large_form_is_spooled_as_it_came_and_known_by_its_parts_and_tea
     others = {await fingerprint("one", image[:-1] + bytes([image[-1] ^ 1]), 65_536)}
     others |= {await fingerprint("one", image[1:], 65_536), await fingerprint("one", image, 65_536, team=2)}
     assert len(others | {first}) == 4
+
+
+async def test_nobody_holds_a_seat_by_sending_slowly(tmp_path: Path) -> None:
+    route = Reading(tmp_path, cut(DOCUMENT, 10), pause=0.01)
+    await route.ask(JSON)
+    assert route.seats == [0] * (len(route.seats) - 1) + [1]
+    assert route.paid_calls.under_way == 0
+
+
+async def test_who_finds_every_seat_taken_has_asked_and_counted_nothing(tmp_path: Path) -> None:
+    route, cache = Reading(tmp_path, cut(DOCUMENT, 10), pause=0.01), GoneCache()
+    limited = RateLimitsMiddleware(route, limits=Limits(cache, FakeClock(), Metrics()), lane=Lane.PAID)
+    asking = asyncio.create_task(route.ask(JSON, app=limited))
+    await asyncio.sleep(0)
+    seat = route.paid_calls.take_seat()  # while its body was on the way
+    with pytest.raises(GatewayError) as caught:
+        await asking
+    assert (caught.value.reason, cache.asked, route.raw) == ("overloaded", 0, b"")
+    with pytest.raises(GatewayError, match="under way"):
+        await route.ask(JSON)
+    assert len(route.left) == 0  # of a body that comes now nothing is read
+    seat.close()
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_a_seat_is_given_back_by_its_request_unless_a_call_was_started_in_it(
+    tmp_path: Path, started: bool
+) -> None:
+    route, ends = Reading(tmp_path, [DOCUMENT]), asyncio.Event()
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        seat = exchange_of(scope).seat
+        assert seat is not None
+        if started:
+            seat.start(ends.wait())
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError):
+        await route.ask(JSON, app=app)
+    assert route.paid_calls.under_way == started
+    ends.set()
+    await route.paid_calls.ended()

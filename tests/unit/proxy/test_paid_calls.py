@@ -118,7 +118,8 @@ async def test_what_a_call_has_taken_is_given_back_when_it_ends(fails: bool) -> 
         if fails:
             raise RuntimeError("a defect")
 
-    seat = calls.take_seat(lambda: told.append(calls.under_way))
+    seat = calls.take_seat()
+    seat.free = lambda: told.append(calls.under_way)
     assert not seat.started
     task = seat.start(call())
     seat.close()  # the request has ended, the call has not
@@ -133,7 +134,8 @@ async def test_what_a_call_has_taken_is_given_back_when_it_ends(fails: bool) -> 
 async def test_a_call_is_over_when_what_it_has_taken_is_free() -> None:
     calls = PaidCalls(1)
     freeing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    seat = calls.take_seat(lambda: freeing)
+    seat = calls.take_seat()
+    seat.free = lambda: freeing
     task = seat.start(asyncio.sleep(0, "done"))
     over = asyncio.create_task(seat.over())
     await asyncio.wait({task})
@@ -161,7 +163,8 @@ async def test_who_waits_for_a_call_s_end_may_be_cancelled() -> None:
 
 async def test_a_call_that_is_given_up_gives_everything_back() -> None:
     calls, told = PaidCalls(1), []
-    seat = calls.take_seat(lambda: told.append(True))
+    seat = calls.take_seat()
+    seat.free = lambda: told.append(True)
     seat.start(until(asyncio.Event()))
     await calls.give_up()  # before it has done anything
     await asyncio.wait_for(seat.over(), 1)
@@ -170,7 +173,8 @@ async def test_a_call_that_is_given_up_gives_everything_back() -> None:
 
 def test_a_seat_without_a_call_is_given_back_by_its_request() -> None:
     calls, told = PaidCalls(1), []
-    seat = calls.take_seat(lambda: told.append(True))
+    seat = calls.take_seat()
+    seat.free = lambda: told.append(True)
     seat.close()
     seat.close()
     assert (told, calls.under_way) == ([], 0)  # what else the request has taken is its own to give back

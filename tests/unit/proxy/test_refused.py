@@ -43,7 +43,7 @@ def kept(found: Exchange, status: int = 402) -> Refusal | None:
 
 def body(**fields: Any) -> RequestBody:
     raw: Any = None
-    return RequestBody(raw, b"application/json", replace(GENERATION, **fields), b"f")
+    return RequestBody(raw, b"application/json", GENERATION._replace(**fields), b"f")
 
 
 def test_the_facts_of_a_refusal_are_kept() -> None:

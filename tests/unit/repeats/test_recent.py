@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -11,6 +13,7 @@ from gateway.errors import GatewayError
 from gateway.repeats import recent
 from gateway.repeats.answer import Answer, Bytes
 from gateway.repeats.recent import Recent, RecentCalls
+from gateway.spool import SpoolBudget
 
 ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
 
@@ -91,3 +94,27 @@ async def test_the_answer_of_a_call_that_was_forgotten_is_freed_at_once(
     calls.drop(one)
     freed.ending(calls, one)
     assert (freed, calls.bytes) == ([ONE], 0)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(10, False), (11, True)])
+async def test_of_a_call_whose_answer_is_in_memory_nothing_else_is_kept(
+    calls: RecentCalls, tmp_path: Path, size: int, kept: bool
+) -> None:
+    body = SpoolBudget(1000, tmp_path, memory_limit=10).body()
+    await body.write(b"x" * size)
+
+    class Finished:
+        def discard(self) -> None:
+            body.close()
+
+    finished = Finished()
+    left, one = weakref.ref(finished), calls.begin(ONE, by_key=False)
+    calls.end(one, Answer(200, body=body), finished.discard)
+    del finished
+    assert (left() is not None) == kept
+    found = await read(calls, ONE)
+    assert found is not None
+    assert found.body is body
+    calls.drop(one)
+    assert left() is None
+    body.close()
