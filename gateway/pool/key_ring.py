@@ -23,9 +23,16 @@ from gateway.pool.vault import Vault, VaultError
 log = logging.getLogger("gateway.pool")
 
 
+@dataclass(slots=True)
+class Load:
+    """How many calls of one use this process has under way with a key."""
+
+    in_flight: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamKey:
-    """One pooled key. `secret` never leaves `pool/`, `upstream/` and the wire."""
+    """One pooled key. `secret` never leaves `pool/`, `upstream/` and the wire. Its loads stay when it is read anew."""
 
     id: UUID
     label: str
@@ -34,13 +41,11 @@ class UpstreamKey:
     weight: int
     max_in_flight: int | None
     state: str
+    paid: Load = field(default_factory=Load, compare=False)
+    reads: Load = field(default_factory=Load, compare=False)
 
-
-@dataclass(slots=True)
-class Load:
-    """How many calls of one use this process has under way with a key."""
-
-    in_flight: int = 0
+    def load(self, use: Use) -> Load:
+        return self.paid if use is Use.PAID else self.reads
 
 
 @dataclass(slots=True)
@@ -73,6 +78,8 @@ class KeyRing:
         self._readings = count(1)
         self._last_reading = 0
         self.keys: dict[UUID, UpstreamKey] = {}
+        self.active: list[UpstreamKey] = []  # those for new paid calls
+        self.accounts: frozenset[str] = frozenset()  # of these
         self.health: dict[UUID, Health] = {}
 
     def health_of(self, key: UUID) -> Health:
@@ -93,6 +100,8 @@ class KeyRing:
     def _take_over(self, rows: Sequence[Any], asked: float) -> None:
         now = self._clock.monotonic()
         self.keys = {row.id: key for row in rows if (key := self._open(row)) is not None}
+        self.active = [key for key in self.keys.values() if key.state == "active"]
+        self.accounts = frozenset(key.account for key in self.active)
         self._sealed = {row.id: row.secret for row in rows}
         # What this process noted after it asked is newer than what it was told.
         newer = {key: self.health[key] for key in self._newer_than(asked) if key in self.health}
@@ -113,7 +122,10 @@ class KeyRing:
                     return None
                 # Sealed anew under a master key that this process was not given. A row's secret never changes.
                 secret = known.secret
-        return UpstreamKey(row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state)
+        paid, reads = (Load(), Load()) if known is None else (known.paid, known.reads)
+        return UpstreamKey(
+            row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state, paid, reads
+        )
 
 
 _KEYS = (
