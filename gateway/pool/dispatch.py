@@ -195,9 +195,10 @@ class Dispatcher:
         started = self._clock.monotonic()
         try:
             outcome, reply = await _sent(self._client, call, lease.key.secret)
-            self._pool.report(lease, outcome, model)
-        finally:
+        except BaseException:
             self._pool.release(lease)
+            raise
+        self._pool.report(lease, outcome, model)
         seconds = self._clock.monotonic() - started
         if (trace := tracing.current()) is not None:
             trace.sent(_told(call, lease.key, outcome, repeats, seconds))

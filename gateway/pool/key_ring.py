@@ -30,9 +30,21 @@ class Load:
     in_flight: int = 0
 
 
+@dataclass(slots=True)
+class Standing:
+    """How a key is doing, as far as this process knows. It stays when the key is read anew."""
+
+    health: Health = HEALTHY
+    paid: Load = field(default_factory=Load)
+    reads: Load = field(default_factory=Load)
+
+    def load(self, use: Use) -> Load:
+        return self.paid if use is Use.PAID else self.reads
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamKey:
-    """One pooled key. `secret` never leaves `pool/`, `upstream/` and the wire. Its loads stay when it is read anew."""
+    """One pooled key. `secret` never leaves `pool/`, `upstream/` and the wire."""
 
     id: UUID
     label: str
@@ -41,11 +53,7 @@ class UpstreamKey:
     weight: int
     max_in_flight: int | None
     state: str
-    paid: Load = field(default_factory=Load, compare=False)
-    reads: Load = field(default_factory=Load, compare=False)
-
-    def load(self, use: Use) -> Load:
-        return self.paid if use is Use.PAID else self.reads
+    standing: Standing = field(default_factory=Standing, compare=False)
 
 
 @dataclass(slots=True)
@@ -80,10 +88,6 @@ class KeyRing:
         self.keys: dict[UUID, UpstreamKey] = {}
         self.active: list[UpstreamKey] = []  # those for new paid calls
         self.accounts: frozenset[str] = frozenset()  # of these
-        self.health: dict[UUID, Health] = {}
-
-    def health_of(self, key: UUID) -> Health:
-        return self.health.get(key, HEALTHY)
 
     async def refresh(self) -> None:
         """Reads keys, states and rests from Postgres; those who ask meanwhile share the next reading."""
@@ -100,12 +104,14 @@ class KeyRing:
     def _take_over(self, rows: Sequence[Any], asked: float) -> None:
         now = self._clock.monotonic()
         self.keys = {row.id: key for row in rows if (key := self._open(row)) is not None}
+        self._sealed = {row.id: row.secret for row in rows}
         self.active = [key for key in self.keys.values() if key.state == "active"]
         self.accounts = frozenset(key.account for key in self.active)
-        self._sealed = {row.id: row.secret for row in rows}
         # What this process noted after it asked is newer than what it was told.
-        newer = {key: self.health[key] for key in self._newer_than(asked) if key in self.health}
-        self.health = {row.id: rests.health_of(row, now) for row in rows} | newer
+        newer = self._newer_than(asked)
+        for row in rows:
+            if row.id in self.keys and row.id not in newer:
+                self.keys[row.id].standing.health = rests.health_of(row, now)
 
     def _open(self, row: Any) -> UpstreamKey | None:
         known = self.keys.get(row.id)
@@ -122,9 +128,9 @@ class KeyRing:
                     return None
                 # Sealed anew under a master key that this process was not given. A row's secret never changes.
                 secret = known.secret
-        paid, reads = (Load(), Load()) if known is None else (known.paid, known.reads)
+        standing = Standing() if known is None else known.standing
         return UpstreamKey(
-            row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state, paid, reads
+            row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state, standing
         )
 
 
