@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from gateway import errors
@@ -43,8 +44,7 @@ LARGEST_SUBMIT = 1024 * 1024
 Ending = Conclusion | NewTask  # of a hold, now or with its task
 
 
-@dataclass(slots=True)
-class Finished:
+class Finished(msgspec.Struct):
     """How a call ended: a reply to pass on, or the error the client gets."""
 
     dispatched: Dispatched
@@ -70,8 +70,7 @@ class Finished:
             self.reply.body.close()
 
 
-@dataclass(slots=True)
-class _UnderWay:
+class _UnderWay(msgspec.Struct, frozen=True):
     """One call; `kept` is where its answer is put for repeats, None when nothing can repeat it."""
 
     hold: Hold

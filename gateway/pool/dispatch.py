@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 import msgspec
@@ -60,15 +60,14 @@ class Attempt(msgspec.Struct, frozen=True):
     milliseconds: int
 
 
-@dataclass(slots=True)
-class Dispatched:
+class Dispatched(msgspec.Struct):
     """What became of a call: the last attempt's verdict, its reply when answered, else the error for the client."""
 
     verdict: Verdict
     error: GatewayError | None
     reply: Reply | None = None
     key: UpstreamKey | None = None
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
 
 
 class Dispatcher:

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import select
 
 from gateway.clock import Clock
@@ -56,8 +57,7 @@ class UpstreamKey:
     standing: Standing = field(default_factory=Standing, compare=False)
 
 
-@dataclass(slots=True)
-class Lease:
+class Lease(msgspec.Struct):
     """One call's use of a key since a moment. Give it back with `Pool.report` or, when nothing came of it,
     `Pool.release`. `load` counts it; `trial`: it is the one call that tries an empty account."""
 

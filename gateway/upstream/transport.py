@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Container
 from contextlib import suppress
@@ -25,7 +24,7 @@ KEEP_ALIVE_SECONDS = 4.0
 # Of a request: set before a byte of it is handed over to the system, so without it certainly none has left.
 SENT = "sent"
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL = bytes({*range(32), 127} - {ord("\t")})
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -118,8 +117,9 @@ class Transport(httpx.AsyncBaseTransport):
     def _head(self, request: httpx.Request) -> bytes:
         """`httpx.LocalProtocolError` for what would end a line early."""
         target = self._prefix + request.url.raw_path
-        lines = [b"%b: %b" % pair for pair in request.headers.raw]
-        if _CONTROL.search(b"".join(lines)):
+        lines = [b": ".join(pair) for pair in request.headers.raw]
+        text = b"".join(lines)
+        if text.translate(None, _CONTROL) != text:
             raise httpx.LocalProtocolError("a header holds control characters", request=request)
         first = b"%b %b HTTP/1.1" % (request.method.encode(), target)
         return b"\r\n".join([first, *lines, *self._proxy_lines, b"\r\n"])

@@ -48,10 +48,15 @@ async def test_a_request_says_whether_it_was_sent(context: ssl.SSLContext) -> No
         response = await transport.handle_async_request(request)
         await response.aclose()
         assert SENT in request.extensions
-        odd = httpx.Request("GET", server.url, headers=[(b"x", b"a\r\nb: c")])
-        with pytest.raises(httpx.LocalProtocolError):
-            await transport.handle_async_request(odd)
-        assert SENT not in odd.extensions
+        for character in (*range(9), *range(10, 32), 127):
+            odd = httpx.Request("GET", server.url, headers=[(b"x", b"a%cb: c" % character)])
+            with pytest.raises(httpx.LocalProtocolError):
+                await transport.handle_async_request(odd)
+            assert SENT not in odd.extensions
+        plain = httpx.Request(
+            "GET", server.url, headers=[(b"x", bytes([9, *range(32, 127), *range(128, 256)]))]
+        )
+        await (await transport.handle_async_request(plain)).aclose()
         await transport.aclose()
         with pytest.raises(httpx.ConnectError):
             await transport.handle_async_request(again := httpx.Request("GET", server.url))
