@@ -7,19 +7,19 @@ the first byte of the answer: bound to its task, settled, released, or kept as u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from gateway import errors
 from gateway.catalog.model_list import ModelList
 from gateway.credits.amount import to_text
 from gateway.credits.ledger import Ledger
-from gateway.credits.terms import Conclusion, NewTask, SentVia
+from gateway.credits.terms import Conclusion, Ended, NewTask, SentVia
 from gateway.errors import GatewayError
 from gateway.pool.dispatch import Dispatched, Dispatcher, PaidCall
 from gateway.pool.pool import UpstreamKey
@@ -31,20 +31,20 @@ from gateway.proxy.relay import relay
 from gateway.repeats.answer import Answer, failed, whole
 from gateway.repeats.recent import Recent
 from gateway.repeats.repeats import Repeats
+from gateway.spool import SpooledBody
 from gateway.tasks.status import first_state
 from gateway.telemetry import Metrics
-from gateway.upstream.answer_scanner import AnswerScanner
+from gateway.upstream import answer_scanner
 from gateway.upstream.answers import submitted
 from gateway.upstream.client import Reply
 from gateway.upstream.headers import toward_client
 from gateway.upstream.outcomes import Verdict
 
-Result = TypeVar("Result")
 LARGEST_SUBMIT = 1024 * 1024
+Ending = Conclusion | NewTask  # of a hold, now or with its task
 
 
-@dataclass(slots=True)
-class Finished:
+class Finished(msgspec.Struct):
     """How a call ended: a reply to pass on, or the error the client gets."""
 
     dispatched: Dispatched
@@ -70,8 +70,7 @@ class Finished:
             self.reply.body.close()
 
 
-@dataclass(slots=True)
-class _UnderWay:
+class _UnderWay(msgspec.Struct, frozen=True):
     """One call; `kept` is where its answer is put for repeats, None when nothing can repeat it."""
 
     hold: Hold
@@ -104,16 +103,14 @@ class Generations:
         call = _UnderWay(hold, body, operation, kept)
         task = seat.start(self._run(call, self._sending(exchange, call)))
         hold.claimed = True
-        with suppress(asyncio.CancelledError):
+        try:
             await seat.over()
-        if not task.done() or task.cancelled():
-            # Requests are cancelled only when the process ends: the client must not take that for a reason to repeat.
-            task.add_done_callback(_discard)
-            raise errors.outcome_unknown(
-                "The gateway had to end before Pixapi answered. The call may have been executed; the platform "
-                "team sees it by this request id.",
-                timed_out=False,
-            )
+        except asyncio.CancelledError:
+            if not task.done():
+                task.add_done_callback(_discard)
+                raise _interrupted() from None
+        if task.cancelled():
+            raise _interrupted()
         finished = task.result()
         _note(exchange, finished)
         reply, there = finished.reply, False
@@ -155,124 +152,135 @@ class Generations:
 
     async def _run(self, call: _UnderWay, sending: PaidCall) -> Finished:
         """The call to its end, kept for whoever repeats it before its own client gets a byte."""
-        kept = call.kept
+        kept, reply = call.kept, None
         try:
-            finished = await self._send(call, sending)
+            dispatched = await self.dispatcher.pay(sending)
+            reply = dispatched.reply
+            for attempt in dispatched.attempts:
+                self.metrics.upstream_attempts_by[(attempt.outcome,)].inc()
+            finished, ending = await _judged(call, dispatched)
+            await self._conclude(call, finished, ending)
         except BaseException:
-            if kept is not None:
-                self.repeats.gave_up(kept)
+            if reply is not None:
+                reply.body.close()
+            await self._give_up(call)
             raise
+        finally:
+            call.body.raw.close()
         if kept is not None:
             self.repeats.ended(kept, finished.answer, finished.discard)
         return finished
 
-    async def _concluded(self, call: _UnderWay, verb: Awaitable[Result], finished: Finished) -> Result:
+    async def _conclude(self, call: _UnderWay, finished: Finished, ending: Ending) -> None:
         """Writes the hold's end down, and beside it the answer for repeats: a slow database is waited for once."""
-        kept = call.kept
-        if kept is None or not kept.by_key:  # the others' answers are kept when they are read
-            return await verb
-        done, _ = await asyncio.gather(verb, self.repeats.keep(kept, finished.answer))
-        return done
-
-    async def _send(self, call: _UnderWay, sending: PaidCall) -> Finished:
-        try:
-            dispatched = await self.dispatcher.pay(sending)
-            for attempt in dispatched.attempts:
-                self.metrics.upstream_attempts_by[(attempt.outcome,)].inc()
-            if dispatched.reply is None:
-                return await self._without_answer(call, dispatched)
-            try:
-                if call.operation.asynchronous:
-                    return await self._accepted(call, dispatched, dispatched.reply)
-                return await self._completed(call, dispatched, dispatched.reply)
-            except BaseException:
-                dispatched.reply.body.close()
-                raise
-        except BaseException:
-            # The process is ending, or a defect: the call may have been sent.
-            await asyncio.shield(
-                self.ledger.end_surely(
-                    call.hold.id, Conclusion(state="unknown", reason="interrupted"), order=call.hold.order
-                )
+        hold, kept, sent = call.hold, call.kept, _sent(finished.dispatched)
+        if isinstance(ending, NewTask):
+            writing: Coroutine[Any, Any, Ended | None] = self.ledger.bind_surely(
+                hold.id, hold.order, ending, sent
             )
-            raise
-        finally:
-            call.body.raw.close()
-
-    async def _without_answer(self, call: _UnderWay, dispatched: Dispatched) -> Finished:
-        """Released when Pixapi certainly did nothing, else kept as unknown."""
-        unknown = dispatched.verdict is Verdict.UNKNOWN
-        reason = dispatched.error.reason if dispatched.error is not None else dispatched.verdict.value
-        conclusion = Conclusion(state="unknown" if unknown else "released", reason=reason)
-        finished = Finished(
-            dispatched,
-            error=dispatched.error,
-            executed=unknown,
-            unknown=unknown,
-            held=call.hold.order.quote if unknown else None,
-        )
-        return await self._ended(call, conclusion, finished)
-
-    async def _accepted(self, call: _UnderWay, dispatched: Dispatched, reply: Reply) -> Finished:
-        """The task and its owner are recorded before the client learns its id."""
-        hold = call.hold
-        text = b""
-        if reply.body.size <= LARGEST_SUBMIT:
-            text = await whole(reply.body)
-        task = submitted(text)
-        if task is None or dispatched.key is None:
-            return await self._odd(call, dispatched, reply)
-        record = NewTask(
-            id=task.id, upstream_key_id=dispatched.key.id, status="submitted", body=first_state(task)
-        )
-        finished = Finished(
-            dispatched, reply=reply, task_id=task.id, held=hold.order.quote, remaining=hold.remaining
-        )
-        binding = self.ledger.bind_surely(hold.id, hold.order, record, _sent(dispatched))
-        await self._concluded(call, binding, finished)
-        return finished
-
-    async def _completed(self, call: _UnderWay, dispatched: Dispatched, reply: Reply) -> Finished:
-        """A sync answer costs what the price book says for the images in it, marked estimated."""
-        scanner = AnswerScanner()
-        if reply.body.in_memory:
-            scanner.feed(reply.body.read_small())
         else:
-            async for chunk in reply.body.chunks():
-                scanner.feed(chunk)
-        answer = scanner.finish()
-        if not answer.is_object or answer.images is None:
-            return await self._odd(call, dispatched, reply)
-        cost = call.hold.charged // call.body.generation.images * answer.images
-        conclusion = Conclusion(
-            state="settled",
-            settled=cost,
-            estimated=True,
-            flags=() if answer.images else ("odd_answer",),
-        )
-        return await self._ended(call, conclusion, Finished(dispatched, reply=reply, charged=cost))
+            writing = self.ledger.end_surely(hold.id, ending, sent, hold.order)
+        if kept is None or not kept.by_key:  # the others' answers are kept when they are read
+            ended = await writing
+        else:
+            ended, _ = await asyncio.gather(writing, self.repeats.keep(kept, finished.answer))
+        if ended is not None:
+            finished.remaining = ended.remaining
 
-    async def _odd(self, call: _UnderWay, dispatched: Dispatched, reply: Reply) -> Finished:
-        """A complete 2xx that is not Pixapi's: something was executed, so the quote is charged and flagged."""
-        reply.body.close()
-        quote = call.hold.order.quote
-        conclusion = Conclusion(state="settled", settled=quote, estimated=True, flags=("odd_answer",))
-        finished = Finished(
-            dispatched,
-            charged=quote,
-            error=errors.upstream_error(
-                f"Pixapi answered {reply.status} with something that is not an answer of its API. The call counts as "
-                "executed and is charged at its quote; the platform team sees it by this request id."
-            ),
-        )
-        return await self._ended(call, conclusion, finished)
+    async def _give_up(self, call: _UnderWay) -> None:
+        """The process is ending, or a defect: the call may have been sent."""
+        conclusion = Conclusion(state="unknown", reason="interrupted")
+        try:
+            await asyncio.shield(self.ledger.end_surely(call.hold.id, conclusion, order=call.hold.order))
+        finally:
+            if call.kept is not None:
+                self.repeats.gave_up(call.kept)
 
-    async def _ended(self, call: _UnderWay, conclusion: Conclusion, finished: Finished) -> Finished:
-        """The call with what is left of the quota after its end."""
-        ending = self.ledger.end_surely(call.hold.id, conclusion, _sent(finished.dispatched), call.hold.order)
-        ended = await self._concluded(call, ending, finished)
-        finished.remaining = None if ended is None else ended.remaining
-        return finished
+
+async def _judged(call: _UnderWay, dispatched: Dispatched) -> tuple[Finished, Ending]:
+    """What became of the call, and how its hold ends."""
+    reply = dispatched.reply
+    if reply is None:
+        return _without_answer(call, dispatched)
+    if not call.operation.asynchronous:
+        return _completed(call, dispatched, reply, await _answer_in(reply.body))
+    text = await whole(reply.body) if reply.body.size <= LARGEST_SUBMIT else b""
+    return _accepted(call, dispatched, reply, text)
+
+
+async def _answer_in(body: SpooledBody) -> answer_scanner.Answer:
+    if body.in_memory:
+        return answer_scanner.answer_in(body.read_small())
+    scanner = answer_scanner.AnswerScanner()
+    async for chunk in body.chunks():
+        scanner.feed(chunk)
+    return scanner.finish()
+
+
+def _without_answer(call: _UnderWay, dispatched: Dispatched) -> tuple[Finished, Ending]:
+    """Released when Pixapi certainly did nothing, else kept as unknown."""
+    unknown = dispatched.verdict is Verdict.UNKNOWN
+    reason = dispatched.error.reason if dispatched.error is not None else dispatched.verdict.value
+    conclusion = Conclusion(state="unknown" if unknown else "released", reason=reason)
+    finished = Finished(
+        dispatched,
+        error=dispatched.error,
+        executed=unknown,
+        unknown=unknown,
+        held=call.hold.order.quote if unknown else None,
+    )
+    return finished, conclusion
+
+
+def _accepted(call: _UnderWay, dispatched: Dispatched, reply: Reply, text: bytes) -> tuple[Finished, Ending]:
+    """The task and its owner are recorded before the client learns its id."""
+    hold, task = call.hold, submitted(text)
+    if task is None or dispatched.key is None:
+        return _odd(call, dispatched, reply)
+    record = NewTask(
+        id=task.id, upstream_key_id=dispatched.key.id, status="submitted", body=first_state(task)
+    )
+    finished = Finished(
+        dispatched, reply=reply, task_id=task.id, held=hold.order.quote, remaining=hold.remaining
+    )
+    return finished, record
+
+
+def _completed(
+    call: _UnderWay, dispatched: Dispatched, reply: Reply, answer: answer_scanner.Answer
+) -> tuple[Finished, Ending]:
+    """A sync answer costs what the price book says for the images in it, marked estimated."""
+    if not answer.is_object or answer.images is None:
+        return _odd(call, dispatched, reply)
+    cost = call.hold.charged // call.body.generation.images * answer.images
+    flags = () if answer.images else ("odd_answer",)
+    conclusion = Conclusion(state="settled", settled=cost, estimated=True, flags=flags)
+    return Finished(dispatched, reply=reply, charged=cost), conclusion
+
+
+def _odd(call: _UnderWay, dispatched: Dispatched, reply: Reply) -> tuple[Finished, Ending]:
+    """A complete 2xx that is not Pixapi's: something was executed, so the quote is charged and flagged."""
+    reply.body.close()
+    quote = call.hold.order.quote
+    conclusion = Conclusion(state="settled", settled=quote, estimated=True, flags=("odd_answer",))
+    finished = Finished(
+        dispatched,
+        charged=quote,
+        error=errors.upstream_error(
+            f"Pixapi answered {reply.status} with something that is not an answer of its API. The call counts as "
+            "executed and is charged at its quote; the platform team sees it by this request id."
+        ),
+    )
+    return finished, conclusion
+
+
+def _interrupted() -> GatewayError:
+    """Requests are cancelled only when the process ends: the client must not take that for a reason to repeat."""
+    return errors.outcome_unknown(
+        "The gateway had to end before Pixapi answered. The call may have been executed; the platform "
+        "team sees it by this request id.",
+        timed_out=False,
+    )
 
 
 def _sent(dispatched: Dispatched) -> list[SentVia]:

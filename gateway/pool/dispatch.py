@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from uuid import UUID
+
+import msgspec
 
 from gateway import errors, tracing
 from gateway.clock import Clock
@@ -33,8 +35,7 @@ _A_TASK = "/v1/tasks/{id}"
 REFUSED_RETRY_SECONDS = 5.0  # short: SDKs wait that long before their user hears what is wrong
 
 
-@dataclass(frozen=True, slots=True)
-class PaidCall:
+class PaidCall(msgspec.Struct, frozen=True):
     """What the client wants sent; `serves` says which keys' accounts have its model; `timeout` in seconds.
 
     `model` tells apart a key that fails from a model that does."""
@@ -49,8 +50,7 @@ class PaidCall:
     model: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """One send, for the record."""
 
     upstream_key_id: UUID
@@ -60,15 +60,14 @@ class Attempt:
     milliseconds: int
 
 
-@dataclass(slots=True)
-class Dispatched:
+class Dispatched(msgspec.Struct):
     """What became of a call: the last attempt's verdict, its reply when answered, else the error for the client."""
 
     verdict: Verdict
     error: GatewayError | None
     reply: Reply | None = None
     key: UpstreamKey | None = None
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
 
 
 class Dispatcher:
@@ -89,7 +88,10 @@ class Dispatcher:
         lost = 0
         while lost <= REPEATS and len(refused) <= REPEATS:
             try:
-                lease = await self._lease_paid(call, refused, empty)
+                if empty:
+                    lease = await self._lease_elsewhere(call, refused, empty)
+                else:
+                    lease = await self._pool.take_paid(call.serves, without=refused)
             except GatewayError as error:
                 # After a refusal its own words say more, unless another key will be ready soon.
                 if result.error is None or (error.status == 429 and result.error.status != 429):
@@ -115,13 +117,12 @@ class Dispatcher:
                 break
         return result
 
-    async def _lease_paid(self, call: PaidCall, refused: Sequence[UUID], empty: Container[str]) -> Lease:
+    async def _lease_elsewhere(self, call: PaidCall, refused: Sequence[UUID], empty: Container[str]) -> Lease:
         """A key not tried yet, rather of an account that has not just said that it is out of credits."""
-        if empty:
-            with suppress(GatewayError):
-                return await self._pool.take_paid(
-                    lambda key: call.serves(key) and key.account not in empty, without=refused
-                )
+        with suppress(GatewayError):
+            return await self._pool.take_paid(
+                lambda key: call.serves(key) and key.account not in empty, without=refused
+            )
         return await self._pool.take_paid(call.serves, without=refused)
 
     async def read(
@@ -193,9 +194,10 @@ class Dispatcher:
         started = self._clock.monotonic()
         try:
             outcome, reply = await _sent(self._client, call, lease.key.secret)
-            self._pool.report(lease, outcome, model)
-        finally:
+        except BaseException:
             self._pool.release(lease)
+            raise
+        self._pool.report(lease, outcome, model)
         seconds = self._clock.monotonic() - started
         if (trace := tracing.current()) is not None:
             trace.sent(_told(call, lease.key, outcome, repeats, seconds))
@@ -281,7 +283,7 @@ def _judge(reply: Reply, secret: str) -> tuple[Outcome, Reply | None]:
     finally:
         reply.body.close()
     outcome = outcomes.classify(reply.status, text, reply.retry_after, secret)
-    return replace(outcome, status=reply.status, date=reply.date), None
+    return msgspec.structs.replace(outcome, status=reply.status, date=reply.date), None
 
 
 def _refused(outcome: Outcome) -> GatewayError:

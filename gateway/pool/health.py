@@ -59,7 +59,7 @@ class Health:
             return True
         if self.check_at is not None:
             return use is Use.PAID or self.reason == REFUSED
-        return use is Use.PAID and self.half_open(now) and self.trial_until > now
+        return self.trial_until > now and use is Use.PAID and self.half_open(now)
 
     def half_open(self, now: float) -> bool:
         """Whether the rest of an empty account is over, so that one paid call may try it."""

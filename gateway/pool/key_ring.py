@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import select
 
 from gateway.clock import Clock
@@ -23,6 +24,25 @@ from gateway.pool.vault import Vault, VaultError
 log = logging.getLogger("gateway.pool")
 
 
+@dataclass(slots=True)
+class Load:
+    """How many calls of one use this process has under way with a key."""
+
+    in_flight: int = 0
+
+
+@dataclass(slots=True)
+class Standing:
+    """How a key is doing, as far as this process knows. It stays when the key is read anew."""
+
+    health: Health = HEALTHY
+    paid: Load = field(default_factory=Load)
+    reads: Load = field(default_factory=Load)
+
+    def load(self, use: Use) -> Load:
+        return self.paid if use is Use.PAID else self.reads
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamKey:
     """One pooled key. `secret` never leaves `pool/`, `upstream/` and the wire."""
@@ -34,17 +54,10 @@ class UpstreamKey:
     weight: int
     max_in_flight: int | None
     state: str
+    standing: Standing = field(default_factory=Standing, compare=False)
 
 
-@dataclass(slots=True)
-class Load:
-    """How many calls of one use this process has under way with a key."""
-
-    in_flight: int = 0
-
-
-@dataclass(slots=True)
-class Lease:
+class Lease(msgspec.Struct):
     """One call's use of a key since a moment. Give it back with `Pool.report` or, when nothing came of it,
     `Pool.release`. `load` counts it; `trial`: it is the one call that tries an empty account."""
 
@@ -73,10 +86,8 @@ class KeyRing:
         self._readings = count(1)
         self._last_reading = 0
         self.keys: dict[UUID, UpstreamKey] = {}
-        self.health: dict[UUID, Health] = {}
-
-    def health_of(self, key: UUID) -> Health:
-        return self.health.get(key, HEALTHY)
+        self.active: list[UpstreamKey] = []  # those for new paid calls
+        self.accounts: frozenset[str] = frozenset()  # of these
 
     async def refresh(self) -> None:
         """Reads keys, states and rests from Postgres; those who ask meanwhile share the next reading."""
@@ -94,9 +105,13 @@ class KeyRing:
         now = self._clock.monotonic()
         self.keys = {row.id: key for row in rows if (key := self._open(row)) is not None}
         self._sealed = {row.id: row.secret for row in rows}
+        self.active = [key for key in self.keys.values() if key.state == "active"]
+        self.accounts = frozenset(key.account for key in self.active)
         # What this process noted after it asked is newer than what it was told.
-        newer = {key: self.health[key] for key in self._newer_than(asked) if key in self.health}
-        self.health = {row.id: rests.health_of(row, now) for row in rows} | newer
+        newer = self._newer_than(asked)
+        for row in rows:
+            if row.id in self.keys and row.id not in newer:
+                self.keys[row.id].standing.health = rests.health_of(row, now)
 
     def _open(self, row: Any) -> UpstreamKey | None:
         known = self.keys.get(row.id)
@@ -113,7 +128,10 @@ class KeyRing:
                     return None
                 # Sealed anew under a master key that this process was not given. A row's secret never changes.
                 secret = known.secret
-        return UpstreamKey(row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state)
+        standing = Standing() if known is None else known.standing
+        return UpstreamKey(
+            row.id, row.label, row.account, secret, row.weight, row.max_in_flight, row.state, standing
+        )
 
 
 _KEYS = (

@@ -7,7 +7,6 @@ what they know arrives here too. Secrets are opened once and kept in memory only
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from random import Random
@@ -30,7 +29,7 @@ from gateway.pool.health import (
     counted,
     is_relied_on,
 )
-from gateway.pool.key_ring import KeyRing, Lease, Load, UpstreamKey
+from gateway.pool.key_ring import KeyRing, Lease, UpstreamKey
 from gateway.pool.notes import Notes
 from gateway.pool.read_budget import ReadBudgets, ReadFor, Reserve
 from gateway.pool.refusals import all_full, all_rest, no_key
@@ -68,8 +67,6 @@ class Pool:
         self._random = random or Random()  # noqa: S311 - balances load, guards nothing
         self._caps = caps
         self._failures: dict[UUID, Failures] = {}  # of keys that have some
-        self._paid: dict[UUID, Load] = defaultdict(Load)
-        self._reads: dict[UUID, Load] = defaultdict(Load)
         self._budgets = ReadBudgets(reads_per_second)
         self._notes = Notes(database, clock, announce)
         self._ring = KeyRing(database, vault, clock, self._notes.newer_than)
@@ -81,17 +78,16 @@ class Pool:
 
     def paid_in_flight(self) -> dict[UUID, int]:
         """How many paid calls this process has under way with each key."""
-        return {key: load.in_flight for key, load in self._paid.items()}
+        return {key.id: key.standing.paid.in_flight for key in self._ring.keys.values()}
 
-    def accounts(self) -> set[str]:
+    def accounts(self) -> frozenset[str]:
         """The accounts that still have a key for new calls."""
-        return {key.account for key in self._ring.keys.values() if key.state == "active"}
+        return self._ring.accounts
 
     def ready_accounts(self) -> set[str]:
         """The accounts with a key that could take a paid call now."""
-        active = (key for key in self._ring.keys.values() if key.state == "active")
-        awake = (key for key in active if not self._rests(key, Use.PAID))
-        return {key.account for key in awake if not self._candidate(key, Use.PAID).full}
+        awake = (key for key in self._ring.active if not self._rests(key, Use.PAID))
+        return {key.account for key in awake if not _candidate(key, Use.PAID).full}
 
     async def take_paid(self, serves: Callable[[UpstreamKey], bool], without: Sequence[UUID] = ()) -> Lease:
         """A key for a new paid call, as `lease_paid` chooses it, within its cap and its one trial over all processes.
@@ -104,7 +100,10 @@ class Pool:
             try:
                 if lease.trial and not await self._take_trial(lease):
                     continue  # by what is known now, the key rests
-                if await self._take_place(lease):
+                if self._caps is None or lease.key.max_in_flight is None:
+                    return lease
+                lease.place = await self._caps.take(lease.key.id, lease.key.max_in_flight)
+                if lease.place is not None:
                     return lease
             except BaseException:
                 self.release(lease)
@@ -122,8 +121,8 @@ class Pool:
 
         Raises GatewayError 429 when every usable key is cooling down after Pixapi's 429, else 503.
         """
-        active = (key for key in self._ring.keys.values() if key.state == "active")
-        return self._lease([key for key in active if key.id not in without and serves(key)], Use.PAID, full)
+        able = [key for key in self._ring.active if key.id not in without and serves(key)]
+        return self._lease(able, Use.PAID, full)
 
     def lease_read(self, account: str, preferred: UUID | None = None, without: Container[UUID] = ()) -> Lease:
         """A key that can read this account's tasks and models: the preferred one, else a sibling, rather none of
@@ -181,7 +180,7 @@ class Pool:
         key, trial = lease.key, lease.trial
         lease.trial = False
         self.release(lease)
-        before = self._ring.health_of(key.id)
+        before = key.standing.health
         if outcome.verdict is Verdict.ANSWERED and before == HEALTHY and not self._failures:
             return  # nothing that an answer could mend
         now = self._clock.monotonic()
@@ -209,14 +208,15 @@ class Pool:
         if lease.trial:
             now = self._clock.monotonic()
             word = Word(lease.use, Verdict.NOT_SENT, lease.since, now, trial=True)
-            self._note(lease.key, self._ring.health_of(lease.key.id), word)
+            self._note(lease.key, lease.key.standing.health, word)
 
     def due_checks(self) -> list[UpstreamKey]:
         """The keys whose check by the model list is due, by what this process knows."""
         now = self._clock.monotonic()
-        due = {ident for ident, health in self._ring.health.items() if (health.check_at or now + 1) <= now}
-        due -= self._notes.newer_than(now)  # Postgres does not know yet
-        return [key for key in self._ring.keys.values() if key.id in due and key.state != "disabled"]
+        able = (key for key in self._ring.keys.values() if key.state != "disabled")
+        due = [key for key in able if (key.standing.health.check_at or now + 1) <= now]
+        unwritten = self._notes.newer_than(now)  # Postgres does not know yet
+        return [key for key in due if key.id not in unwritten]
 
     def standing(self) -> list[tuple[UpstreamKey, dict[Use, bool]]]:
         """Every key, and from which use it rests."""
@@ -239,64 +239,55 @@ class Pool:
     def _lease(self, keys: list[UpstreamKey], use: Use, full: Sequence[UUID] = ()) -> Lease:
         if not keys:
             raise no_key()
-        now, health_of = self._clock.monotonic(), self._ring.health_of
-        awake = [key for key in keys if not health_of(key.id).rests(use, now)]
+        now = self._clock.monotonic()
+        awake = [key for key in keys if not key.standing.health.rests(use, now)]
         awake = awake or self._last_ones(keys, use, now)
         if not awake:
-            raise all_rest([health_of(key.id) for key in keys], use, now)
-        candidates = [self._candidate(key, use) for key in awake if key.id not in full]
-        chosen = choose(candidates, self._random)
+            raise all_rest([key.standing.health for key in keys], use, now)
+        chosen = choose([_candidate(key, use) for key in awake if key.id not in full], self._random)
         if chosen is None:
             raise all_full()
-        load = self._load(chosen.id, use)
+        key, standing = chosen.key, chosen.key.standing
+        load = standing.load(use)
         load.in_flight += 1
-        trial = use is Use.PAID and health_of(chosen.id).half_open(now)
-        return Lease(self._ring.keys[chosen.id], use, now, load, trial)
+        trial = use is Use.PAID and standing.health.half_open(now)
+        return Lease(key, use, now, load, trial)
 
     def _last_ones(self, keys: list[UpstreamKey], use: Use, now: float) -> list[UpstreamKey]:
         """Keys that merely fail, when all others are off: the last key stays in use, however it fails."""
-        health = [self._ring.health_of(key.id) for key in keys]
-        if use is Use.READ or any(is_relied_on(one, now) for one in health):
+        if use is Use.READ or any(is_relied_on(key.standing.health, now) for key in keys):
             return []
-        return [key for key, one in zip(keys, health, strict=True) if one.reason == FAILING]
+        return [key for key in keys if key.standing.health.reason == FAILING]
 
     def _is_last(self, key: UpstreamKey, now: float) -> bool:
-        others = (one for one in self._ring.keys.values() if one.state == "active" and one.id != key.id)
-        return not any(is_relied_on(self._ring.health_of(one.id), now) for one in others)
+        others = (one for one in self._ring.active if one.id != key.id)
+        return not any(is_relied_on(one.standing.health, now) for one in others)
 
     async def _take_trial(self, lease: Lease) -> bool:
         """Whether this call may be the one that tries the empty account; else its lease is given back."""
-        key = lease.key.id
         # Nobody else here is to ask meanwhile.
-        self._try_until(key, self._clock.monotonic() + TRIAL_ELSEWHERE_SECONDS)
+        self._try_until(lease.key, self._clock.monotonic() + TRIAL_ELSEWHERE_SECONDS)
         taken = False
         try:
             async with self._database.autocommit() as connection:
-                taken = await rests.take_trial(connection, key)
+                taken = await rests.take_trial(connection, lease.key.id)
         except GatewayError as error:
             log.warning("an empty account is tried later", extra={"reason": error.reason})
         if taken:
-            self._try_until(key, self._clock.monotonic() + rests.TRIAL_SECONDS)
+            self._try_until(lease.key, self._clock.monotonic() + rests.TRIAL_SECONDS)
         else:
             lease.trial = False
             self.release(lease)
         return taken
 
-    def _try_until(self, key: UUID, until: float) -> None:
-        self._ring.health[key] = replace(self._ring.health_of(key), trial_until=until)
-
-    async def _take_place(self, lease: Lease) -> bool:
-        cap = lease.key.max_in_flight
-        if cap is None or self._caps is None:
-            return True
-        lease.place = await self._caps.take(lease.key.id, cap)
-        return lease.place is not None
+    def _try_until(self, key: UpstreamKey, until: float) -> None:
+        key.standing.health = replace(key.standing.health, trial_until=until)
 
     def _note(self, key: UpstreamKey, before: Health, word: Word) -> None:
         health = after(before, word)
         if health is before:
             return
-        self._ring.health[key.id] = health
+        key.standing.health = health
         if health.rests(word.use, word.at) and not before.rests(word.use, word.at):
             log.warning(
                 "upstream key rests",
@@ -305,11 +296,9 @@ class Pool:
         self._notes.add(key.id, word)
 
     def _rests(self, key: UpstreamKey, use: Use) -> bool:
-        return self._ring.health_of(key.id).rests(use, self._clock.monotonic())
+        return key.standing.health.rests(use, self._clock.monotonic())
 
-    def _candidate(self, key: UpstreamKey, use: Use) -> Candidate:
-        cap = key.max_in_flight if use is Use.PAID else None
-        return Candidate(key.id, self._load(key.id, use).in_flight, key.weight, cap)
 
-    def _load(self, key: UUID, use: Use) -> Load:
-        return (self._paid if use is Use.PAID else self._reads)[key]
+def _candidate(key: UpstreamKey, use: Use) -> Candidate[UpstreamKey]:
+    cap = key.max_in_flight if use is Use.PAID else None
+    return Candidate(key, key.standing.load(use).in_flight, key.weight, cap)

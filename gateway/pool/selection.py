@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
-from uuid import UUID
+from typing import Generic, TypeVar
+
+import msgspec
+
+Key = TypeVar("Key")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, Generic[Key], frozen=True):
     """A key that may serve the call: calls in flight through it, its weight and its cap."""
 
-    id: UUID
+    key: Key
     in_flight: int
     weight: int
     max_in_flight: int | None
@@ -22,14 +24,14 @@ class Candidate:
         return self.max_in_flight is not None and self.in_flight >= self.max_in_flight
 
 
-def choose(candidates: Sequence[Candidate], random: Random) -> Candidate | None:
+def choose(candidates: Sequence[Candidate[Key]], random: Random) -> Candidate[Key] | None:
     """The candidate with room whose next call leaves it least loaded for its weight; None when all are full.
 
     Equally loaded keys are drawn by weight, so that an idle pool does not always start with the same one.
     """
     free = [candidate for candidate in candidates if not candidate.full]
-    if not free:
-        return None
+    if len(free) < 2:  # most pools have one key
+        return free[0] if free else None
     lightest = min((candidate.in_flight + 1) / candidate.weight for candidate in free)
     tied = [c for c in free if (c.in_flight + 1) / c.weight == lightest]
     if len(tied) == 1:

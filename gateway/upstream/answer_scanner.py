@@ -1,13 +1,12 @@
 """The images in a complete 2xx body of a synchronous call.
 
-It may be 100 MB of base64, so it is scanned as it passes and never kept or parsed as a whole. A small one in one piece,
-as most are, is parsed at once, which says the same: where a parser might not, the scanner decides.
+It may be 100 MB of base64, so it is scanned as it passes and never kept or parsed as a whole. A small one, as most are,
+is parsed at once, which says the same: where a parser might not, the scanner decides.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import msgspec
 
@@ -21,12 +20,20 @@ _LONG_NUMBER = re.compile(rb"[-+.0-9eE]{%d}" % (MAX_SCALAR + 1))
 _SCALAR = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What a whole body was."""
 
     is_object: bool  # one complete JSON object
     images: int | None  # non-empty objects in its top-level `data` list; None when there is no such list
+
+
+def answer_in(body: bytes) -> Answer:
+    """What a body in one piece holds."""
+    if len(body) <= SMALL and (answer := _parsed(body)) is not None:
+        return answer
+    scanner = AnswerScanner()
+    scanner.feed(body)
+    return scanner.finish()
 
 
 # Where in the grammar the scanner is: what may come next. Plain numbers for speed; values first, then keys.
@@ -49,37 +56,19 @@ class AnswerScanner:
         self._at_data = False  # the last top-level key is "data"
         self._in_data = False  # inside the list under it
         self._images: int | None = None
-        self._begun = False
-        self._only = b""  # the first chunk, as long as it is small and the only one
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the body."""
-        if not self._begun and len(chunk) <= SMALL:
-            self._only = chunk
-        else:
-            self._scan_first()
-            self._scan(chunk)
-        self._begun = True
-
-    def finish(self) -> Answer:
-        """The body is complete: what it held."""
-        if self._only and (answer := _parsed(self._only)) is not None:
-            return answer
-        self._scan_first()
-        whole = self._expect == _NOTHING and not (self._broken or self._scalar)
-        return Answer(whole, self._images if whole else None)
-
-    def _scan_first(self) -> None:
-        first, self._only = self._only, b""
-        if first:
-            self._scan(first)
-
-    def _scan(self, chunk: bytes) -> None:
         if self._scalar:
             chunk, self._scalar = self._scalar + chunk, b""
         position = 0
         while position < len(chunk) and not self._broken:
             position = self._string(chunk, position) if self._in_string else self._tokens(chunk, position)
+
+    def finish(self) -> Answer:
+        """The body is complete: what it held."""
+        whole = self._expect == _NOTHING and not (self._broken or self._scalar)
+        return Answer(whole, self._images if whole else None)
 
     def _tokens(self, chunk: bytes, position: int) -> int:
         """Read what is outside strings, up to the next string or the chunk's end."""
@@ -210,4 +199,4 @@ def _parsed(body: bytes) -> Answer | None:
     data = document.get("data")
     if not isinstance(data, list):
         return Answer(True, None)
-    return Answer(True, sum(1 for item in data if isinstance(item, dict) and item))
+    return Answer(True, len([item for item in data if item and isinstance(item, dict)]))

@@ -7,27 +7,28 @@ answer the only question that matters for money: was it sent?
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
 import httpx
+import msgspec
 
 from gateway.errors import GatewayError
 from gateway.spool import SpoolBudget, SpooledBody
 from gateway.trust import trusting
 from gateway.upstream import retry_after
+from gateway.upstream.deadline import Deadline
 from gateway.upstream.decoding import Decoder, UndecodableError
 from gateway.upstream.headers import Header
+from gateway.upstream.slots import Slots
 from gateway.upstream.transport import SENT, Transport
 
 LARGEST_ERROR_BODY = 256 * 1024
-_HEEDED = (b"content-type", b"content-encoding", b"retry-after", b"date")
+_HEEDED = frozenset({b"content-type", b"content-encoding", b"retry-after", b"date"})  # of a reply's headers
 
 
 class NotSentError(Exception):
@@ -42,8 +43,7 @@ class SentUnknownError(Exception):
         self.timed_out = timed_out
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request: `path` begins with `/v1`; `timeout` in seconds covers it from the connection to the last byte."""
 
     method: str
@@ -53,8 +53,7 @@ class Call:
     body: SpooledBody | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A complete reply. The receiver closes `body`; `date` is when Pixapi says that it was made."""
 
     status: int
@@ -88,12 +87,13 @@ class UpstreamClient:
         self._tls = trusting(ca_file)
         self._extensions = {"timeout": {"connect": connect_timeout}}
         self._pool_wait = pool_wait
-        self._slots = asyncio.Semaphore(max_connections)
+        self._slots = Slots(max_connections)
         self._transport: Transport | None = None
 
     async def open(self) -> None:
         """Makes the transport; connections are made by calls."""
-        self._transport = Transport(self._base, self._tls, httpx.URL(self._proxy) if self._proxy else None)
+        proxy = httpx.URL(self._proxy) if self._proxy else None
+        self._transport = Transport(self._base, self._tls, proxy, heeded=_HEEDED)
 
     async def close(self) -> None:
         if self._transport is not None:
@@ -101,14 +101,17 @@ class UpstreamClient:
 
     async def send(self, call: Call) -> Reply:
         """The complete reply. Raises NotSentError or SentUnknownError; cancelling counts as neither."""
-        if self._slots.locked():
+        assert self._transport is not None, "open() comes first"  # noqa: S101 - a mistake of ours, not input
+        if not self._slots.take():
             await self._wait_for_slot()
-        else:
-            await self._slots.acquire()
         try:
             request = self._request(call)
-            async with asyncio.timeout(call.timeout):
-                return await self._exchange(request)
+            with Deadline(call.timeout):
+                try:
+                    response = await self._transport.handle_async_request(request)
+                except (httpx.TransportError, GatewayError) as error:
+                    raise _failure(request, error) from error
+                return await self._reply(response)
         except TimeoutError:
             if SENT not in request.extensions:
                 raise NotSentError("connecting took too long") from None
@@ -116,44 +119,33 @@ class UpstreamClient:
                 f"Pixapi gave no answer within {call.timeout:g} s", timed_out=True
             ) from None
         finally:
-            self._slots.release()
+            self._slots.give_back()
 
     async def _wait_for_slot(self) -> None:
         try:
-            async with asyncio.timeout(self._pool_wait):
-                await self._slots.acquire()
+            await self._slots.wait(self._pool_wait)
         except TimeoutError:
             raise NotSentError("every upstream connection is in use") from None
 
-    async def _exchange(self, request: httpx.Request) -> Reply:
-        assert self._transport is not None, "open() comes first"  # noqa: S101 - a mistake of ours, not input
-        try:
-            response = await self._transport.handle_async_request(request)
-        except httpx.TransportError as error:
-            if SENT not in request.extensions:
-                raise NotSentError(_reason(error)) from error
-            raise SentUnknownError("The connection to Pixapi was lost before an answer came") from error
-        except GatewayError as error:
-            raise SentUnknownError(f"The request could not be read to its end ({error.reason})") from error
-        stream, status = response.stream, response.status_code
-        assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - tells the type checker
+    async def _reply(self, response: httpx.Response) -> Reply:
+        """All of a reply; GatewayError when there is no room for it."""
         heeded = _heeded(response.headers.raw)
+        coding, wait = _text(heeded, b"content-encoding"), _text(heeded, b"retry-after")
         body = self._spool.body()
         try:
-            limit = None if 200 <= status < 300 else LARGEST_ERROR_BODY
-            await _receive(stream, body, Decoder(_text(heeded, b"content-encoding")), limit)
+            if isinstance(response.stream, httpx.ByteStream) and not coding:
+                await body.write(b"".join(response.stream))
+            else:
+                await _receive(response, body, Decoder(coding or ""))
         except BaseException:
             body.close()
             raise
-        finally:
-            await stream.aclose()
-        wait = _text(heeded, b"retry-after")
         return Reply(
-            status=status,
-            content_type=next(iter(heeded.get(b"content-type", ())), None) or None,
+            status=response.status_code,
+            content_type=heeded.get(b"content-type") or None,
             retry_after=retry_after.seconds(wait, datetime.now(UTC)) if wait else None,
             body=body,
-            date=_text(heeded, b"date") or None,
+            date=_text(heeded, b"date"),
         )
 
     def _request(self, call: Call) -> httpx.Request:
@@ -189,10 +181,11 @@ class _Upload(httpx.AsyncByteStream):
         await self._pieces.aclose()
 
 
-async def _receive(
-    stream: httpx.AsyncByteStream, body: SpooledBody, decoder: Decoder, limit: int | None
-) -> None:
+async def _receive(response: httpx.Response, body: SpooledBody, decoder: Decoder) -> None:
     """Reads the whole reply; of an error no more than anybody reads."""
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - tells the type checker
+    limit = None if 200 <= response.status_code < 300 else LARGEST_ERROR_BODY
     try:
         async for chunk in stream:
             for plain in decoder.feed(chunk):
@@ -204,6 +197,17 @@ async def _receive(
         raise SentUnknownError("Pixapi's answer could not be decoded") from error
     except httpx.TransportError as error:
         raise SentUnknownError("Pixapi's answer was cut short") from error
+    finally:
+        await stream.aclose()
+
+
+def _failure(request: httpx.Request, error: httpx.TransportError | GatewayError) -> Exception:
+    """What it means that no reply began."""
+    if isinstance(error, GatewayError):
+        return SentUnknownError(f"The request could not be read to its end ({error.reason})")
+    if SENT in request.extensions:
+        return SentUnknownError("The connection to Pixapi was lost before an answer came")
+    return NotSentError(_reason(error))
 
 
 def _reason(error: httpx.TransportError) -> str:
@@ -215,17 +219,22 @@ def _reason(error: httpx.TransportError) -> str:
     return f"{error}: check upstream.proxy" if isinstance(error, httpx.ProxyError) else str(error)
 
 
-def _heeded(headers: list[Header]) -> dict[bytes, list[bytes]]:
-    """What is read of a reply's head. Their bytes as they came: httpx's decoding guesses a charset."""
-    found: dict[bytes, list[bytes]] = {}
+def _heeded(headers: list[Header]) -> dict[bytes, bytes]:
+    """A reply's headers by their names in small letters, several of one name as one; of content types the first.
+    Their bytes as they came: httpx's decoding guesses a charset."""
+    found: dict[bytes, bytes] = {}
     for name, value in headers:
-        if (lower := name.lower()) in _HEEDED:
-            found.setdefault(lower, []).append(value)
+        lower = name.lower()
+        if lower not in found:
+            found[lower] = value
+        elif lower != b"content-type":
+            found[lower] += b", " + value
     return found
 
 
-def _text(heeded: dict[bytes, list[bytes]], name: bytes) -> str:
-    return b", ".join(heeded[name]).decode("latin-1") if name in heeded else ""
+def _text(heeded: dict[bytes, bytes], name: bytes) -> str | None:
+    value = heeded.get(name)
+    return value.decode("latin-1") if value else None
 
 
 def _environment_proxy(url: httpx.URL) -> str | None:

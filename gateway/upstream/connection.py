@@ -85,6 +85,16 @@ class Connection(asyncio.Protocol):
                 raise self._error
             await self._change()
 
+    def whole(self) -> bytes | None:
+        """The whole body of a small reply that is here already, as most are with their head; it is taken then."""
+        if not self._complete or self._read_paused:
+            return None
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._held = 0
+        return body
+
     async def piece(self) -> bytes:
         """The next bytes of the reply's body; none at its end."""
         while not self._pieces:
@@ -104,13 +114,11 @@ class Connection(asyncio.Protocol):
         """The reply is not read any further. Whether the connection can take another request; else it is aborted."""
         self._asking = False
         taken = self._complete and not self._pieces
-        if taken and self._sent_whole and self._may_go_on and not self.closed and self._is_flushed():
+        may_go_on = taken and self._sent_whole and self._may_go_on and not self.closed
+        if may_go_on and self._transport.get_write_buffer_size() == 0:
             return True
         self.abort()
         return False
-
-    def _is_flushed(self) -> bool:
-        return self._transport.get_write_buffer_size() == 0
 
     def close(self) -> None:
         """Ends it in good manners, by TLS with a farewell."""
@@ -122,9 +130,9 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self._transport.abort()
 
-    async def _change(self) -> None:
+    def _change(self) -> asyncio.Future[None]:
         self._waiter = self._loop.create_future()
-        await self._waiter
+        return self._waiter
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -65,7 +65,7 @@ class Verdict(Enum):
         return self in (Verdict.ANSWERED, Verdict.UNKNOWN)
 
 
-_OUR_KEY = frozenset({Verdict.KEY_REFUSED, Verdict.KEY_EXHAUSTED, Verdict.THROTTLED})
+_OUR_KEY = (Verdict.KEY_REFUSED, Verdict.KEY_EXHAUSTED, Verdict.THROTTLED)
 
 
 class Trouble(Enum):
@@ -75,8 +75,7 @@ class Trouble(Enum):
     WORDED = "worded"  # a 5xx with it
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """A verdict with the error the client would get for it (None when answered) and Pixapi's retry-after in seconds.
 
     `status` and `date` are the reply's, when there was one.

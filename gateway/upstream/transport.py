@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import suppress
 
 import httpx
@@ -25,14 +24,15 @@ KEEP_ALIVE_SECONDS = 4.0
 # Of a request: set before a byte of it is handed over to the system, so without it certainly none has left.
 SENT = "sent"
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL = bytes({*range(32), 127} - {ord("\t")})
 
 
 class Transport(httpx.AsyncBaseTransport):
     """Every request goes to `origin`, whatever host its address names; of `proxy` user and password count too.
 
-    `check` is shown the addresses that names stand for and may raise OSError. The extension `timeout` of a request may
-    hold seconds for `connect`; whoever waits bounds the rest. Made within a running loop.
+    `check` is shown the addresses that names stand for and may raise OSError. Of a reply's headers only those `heeded`
+    are told, by their names in small letters. The extension `timeout` of a request may hold seconds for `connect`;
+    whoever waits bounds the rest. Made within a running loop.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Transport(httpx.AsyncBaseTransport):
         tls: ssl.SSLContext,
         proxy: httpx.URL | None = None,
         check: Callable[[str], None] | None = None,
+        heeded: Container[bytes] | None = None,
     ) -> None:
         secure = origin.scheme == "https"
         # What an address of a plain origin begins with, when a proxy is asked for it.
@@ -52,6 +53,7 @@ class Transport(httpx.AsyncBaseTransport):
             if by_way_of.authorization is not None and not secure:
                 self._proxy_lines.append(b"Proxy-Authorization: " + by_way_of.authorization)
         self._dialer = Dialer(_place(origin, check), secure, tls, by_way_of)
+        self._heeded = heeded
         self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []  # the one used last at the end
         self._open: set[Connection] = set()
@@ -72,7 +74,10 @@ class Transport(httpx.AsyncBaseTransport):
             connection = kept or await self._connect(request)
             request.extensions[SENT] = True
             try:
-                await _ask(connection, head, request.stream)
+                if isinstance(request.stream, httpx.ByteStream):
+                    connection.ask(b"".join((head, *request.stream)), whole=True)
+                else:
+                    await _upload(connection, head, request.stream)
                 await connection.head()
             except BaseException as error:
                 connection.abort()
@@ -82,8 +87,7 @@ class Transport(httpx.AsyncBaseTransport):
                     raise httpx.ReadError(str(error), request=request) from error
                 again = False
                 continue
-            reply = _Reply(connection, self._give_back)
-            return httpx.Response(connection.status, headers=connection.headers, stream=reply)
+            return self._response(connection)
 
     async def aclose(self) -> None:
         """Closes every connection, and waits shortly for the ends of those by TLS."""
@@ -99,11 +103,23 @@ class Transport(httpx.AsyncBaseTransport):
         for connection in list(self._open):
             connection.abort()
 
+    def _response(self, connection: Connection) -> httpx.Response:
+        """Of a connection that has the head of a reply."""
+        status, headers = connection.status, connection.headers
+        if self._heeded is not None:
+            headers = [(name, value) for name, value in headers if name.lower() in self._heeded]
+        body = connection.whole()
+        if body is None:
+            return httpx.Response(status, headers=headers, stream=_Reply(connection, self._give_back))
+        self._give_back(connection)
+        return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
+
     def _head(self, request: httpx.Request) -> bytes:
         """`httpx.LocalProtocolError` for what would end a line early."""
         target = self._prefix + request.url.raw_path
-        lines = [b"%b: %b" % pair for pair in request.headers.raw]
-        if _CONTROL.search(b"".join(lines)):
+        lines = [b": ".join(pair) for pair in request.headers.raw]
+        text = b"".join(lines)
+        if text.translate(None, _CONTROL) != text:
             raise httpx.LocalProtocolError("a header holds control characters", request=request)
         first = b"%b %b HTTP/1.1" % (request.method.encode(), target)
         return b"\r\n".join([first, *lines, *self._proxy_lines, b"\r\n"])
@@ -187,13 +203,10 @@ class _Reply(httpx.AsyncByteStream):
             self._give_back(connection)
 
 
-async def _ask(
-    connection: Connection, head: bytes, body: httpx.SyncByteStream | httpx.AsyncByteStream
+async def _upload(
+    connection: Connection, head: bytes, body: httpx.SyncByteStream | httpx.AsyncByteStream | None
 ) -> None:
     """Sends a request, as far as the other side wants it: with a reply it may come to an end before."""
-    if isinstance(body, httpx.ByteStream):
-        connection.ask(head + b"".join(body), whole=True)
-        return
     assert isinstance(body, httpx.AsyncByteStream)  # noqa: S101 - tells the type checker
     connection.ask(head, whole=False)
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +57,7 @@ class Rig:
         return cls(table, await pool_of(table, clock), FakeUpstream(in_turn(*reactions)), clock)
 
     async def pay(self, model: str = "m") -> Dispatched:
-        found = await self.dispatcher.pay(replace(await paid(), model=model))
+        found = await self.dispatcher.pay(msgspec.structs.replace(await paid(), model=model))
         await self.pool.close()
         return found
 

@@ -228,6 +228,19 @@ async def test_a_secret_that_was_stored_anew_is_opened_anew(table: KeyTable, clo
     assert pool.lease_paid(any_key).key.secret == "sk_another"
 
 
+async def test_calls_in_flight_count_whatever_is_read_meanwhile(table: KeyTable, clock: FakeClock) -> None:
+    key = table.add("small", max_in_flight=1)
+    pool = await pool_of(table, clock)
+    lease = pool.lease_paid(any_key)
+    table.rows[0].label, table.rows[0].secret = "renamed", VAULT.seal(key, "sk_another")
+    await pool.refresh()
+    assert pool.paid_in_flight() == {key: 1}
+    assert refused(pool).reason == "upstream_keys_full"
+    pool.release(lease)
+    assert pool.paid_in_flight() == {key: 0}
+    assert pool.lease_paid(any_key).key.label == "renamed"
+
+
 async def test_of_two_refreshes_at_once_the_later_one_counts(table: KeyTable, clock: FakeClock) -> None:
     table.add("old")
     pool = await pool_of(table, clock)

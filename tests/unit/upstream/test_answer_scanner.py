@@ -14,12 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.upstream.answer_scanner import Answer, AnswerScanner
+from gateway.upstream.answer_scanner import SMALL, Answer, AnswerScanner, answer_in
 
 NOT_AN_OBJECT = Answer(False, None)
 
 
 def scan(body: bytes, size: int = 65536) -> Answer:
+    """What it is in pieces of that size, or in one."""
+    if len(body) <= size:
+        return answer_in(body)
     scanner = AnswerScanner()
     for start in range(0, len(body), size):
         scanner.feed(body[start : start + size])
@@ -131,9 +134,9 @@ def test_agrees_with_the_standard_library(
     value: dict[str, Any], escaped: bool, indent: int | None, cuts: list[int]
 ) -> None:
     body = json.dumps(value, ensure_ascii=escaped, indent=indent).encode()
-    assert fed(body, cuts) == expected(body)
+    assert fed(body, cuts) == answer_in(body) == expected(body)
     slashes = body.replace(b"/", b"\\/")
-    assert fed(slashes, cuts) == expected(slashes)
+    assert fed(slashes, cuts) == answer_in(slashes) == expected(slashes)
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,8 +145,8 @@ def test_no_proper_prefix_is_whole_and_nothing_may_follow(
     value: dict[str, Any], cut: int, cuts: list[int]
 ) -> None:
     body = json.dumps(value).encode()
-    assert fed(body[: cut % len(body)], cuts) == NOT_AN_OBJECT
-    assert fed(body + b"\n{", cuts) == NOT_AN_OBJECT
+    for broken in (body[: cut % len(body)], body + b"\n{"):
+        assert fed(broken, cuts) == answer_in(broken) == NOT_AN_OBJECT
 
 
 @settings(max_examples=120, deadline=None)
@@ -169,7 +172,7 @@ ODD = [
     DOCUMENTS | st.none(),
     st.lists(st.tuples(st.integers(0, 200), st.sampled_from(ODD), st.integers(0, 3)), max_size=8),
 )
-def test_a_body_in_one_piece_is_what_it_is_in_two(
+def test_a_body_that_is_parsed_is_what_it_is_scanned(
     value: dict[str, Any] | None, edits: list[tuple[int, bytes, int]]
 ) -> None:
     """Parsed at once it may be, but the scanner is the definition, whatever the bytes."""
@@ -177,7 +180,16 @@ def test_a_body_in_one_piece_is_what_it_is_in_two(
     for at, piece, taken in edits:
         at %= len(body) + 1
         body = body[:at] + piece + body[at + taken :]
-    assert fed(body, []) == fed(body, [len(body) // 2])
+    assert answer_in(body) == fed(body, [])
+
+
+@pytest.mark.parametrize("size", [SMALL - 100, SMALL, SMALL + 1, 3 * SMALL])
+def test_a_body_in_one_piece_may_have_any_size(size: int) -> None:
+    picture = b"x" * (size - len(b'{"data":[{"a":""},{}]}'))
+    body = b'{"data":[{"a":"' + picture + b'"},{}]}'
+    assert len(body) == size
+    assert answer_in(body) == Answer(True, 1)
+    assert answer_in(body[:-1]) == NOT_AN_OBJECT
 
 
 def test_base64_is_skipped_fast_and_not_kept() -> None:

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from gateway.spool import SpoolBudget
-from gateway.upstream.connection import LARGEST_HEAD
-from tests.fakes.scripted_server import Connection, Script, scripted
+from gateway.spool import PIECE, SpoolBudget
+from gateway.upstream.connection import HIGH_WATER, LARGEST_HEAD
+from tests.fakes.scripted_server import Connection, Script, head, scripted
 from tests.fakes.upstream_calls import Connect, get, post, taken, unknown
 
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nContent-Type: text/plain\r\n\r\nhello world"
@@ -42,6 +42,24 @@ async def test_a_reply_is_the_same_however_it_is_cut(connect: Connect, reply: by
         client = await connect(server.url)
         for _ in range(2):
             assert await taken(await client.send(get())) == b"hello world"
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE, HIGH_WATER - 1, HIGH_WATER, HIGH_WATER + 1, 2 * HIGH_WATER])
+@pytest.mark.parametrize("chunk", [None, 1000])
+async def test_a_reply_of_any_size_leaves_its_connection_fit_for_the_next(
+    connect: Connect, size: int, chunk: int | None
+) -> None:
+    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    reply = head(200, ("content-length", str(size))) + body
+    if chunk is not None:
+        pieces = [body[at : at + chunk] for at in range(0, size, chunk)]
+        framed = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        reply = head(200, ("transfer-encoding", "chunked")) + framed + b"0\r\n\r\n"
+    async with scripted(saying(reply)) as server:
+        client = await connect(server.url)
+        for _ in range(3):
+            assert await taken(await client.send(get())) == body
         assert server.connections == 1
 
 

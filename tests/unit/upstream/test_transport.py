@@ -48,11 +48,26 @@ async def test_a_request_says_whether_it_was_sent(context: ssl.SSLContext) -> No
         response = await transport.handle_async_request(request)
         await response.aclose()
         assert SENT in request.extensions
-        odd = httpx.Request("GET", server.url, headers=[(b"x", b"a\r\nb: c")])
-        with pytest.raises(httpx.LocalProtocolError):
-            await transport.handle_async_request(odd)
-        assert SENT not in odd.extensions
+        for character in (*range(9), *range(10, 32), 127):
+            odd = httpx.Request("GET", server.url, headers=[(b"x", b"a%cb: c" % character)])
+            with pytest.raises(httpx.LocalProtocolError):
+                await transport.handle_async_request(odd)
+            assert SENT not in odd.extensions
+        plain = httpx.Request(
+            "GET", server.url, headers=[(b"x", bytes([9, *range(32, 127), *range(128, 256)]))]
+        )
+        await (await transport.handle_async_request(plain)).aclose()
         await transport.aclose()
         with pytest.raises(httpx.ConnectError):
             await transport.handle_async_request(again := httpx.Request("GET", server.url))
         assert SENT not in again.extensions
+
+
+async def test_only_what_is_heeded_of_a_reply_is_told(context: ssl.SSLContext) -> None:
+    reply = answering(200, b"hello", ("X-Odd", "1"), ("Content-Type", "a/b"), ("X-Odd", "2"))
+    async with scripted(reply) as server:
+        transport = Transport(httpx.URL(server.url), context, heeded={b"x-odd"})
+        response = await transport.handle_async_request(httpx.Request("GET", server.url))
+        assert response.headers.raw == [(b"X-Odd", b"1"), (b"X-Odd", b"2")]
+        assert await response.aread() == b"hello"
+        await transport.aclose()
