@@ -126,6 +126,7 @@ class Runtime:
             stack.push_async_callback(self.pool.close)
             stack.push_async_callback(self.key_checks.close)
             stack.push_async_callback(self.models.close)
+            stack.push_async_callback(self.authenticator.noted)
             stack.push_async_callback(self.ledger.close)
             stack.push_async_callback(self.repeats.close)
             stack.push_async_callback(self.reader.close)

@@ -101,7 +101,7 @@ class LaterUses:
         self._noting: asyncio.Task[None] | None = None
 
     def note(self, use: Use) -> None:
-        """What has not been written when the process ends is lost."""
+        """What has not been written when the process is killed is lost."""
         self._next.append(use)
         if self._noting is None:
             self._noting = asyncio.create_task(self._note(), context=Context())
