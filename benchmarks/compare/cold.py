@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import httpx
 
 from benchmarks.compare import product
 from benchmarks.compare.bench import Bench, take_turns
-from benchmarks.compare.children import free_port
+from benchmarks.compare.children import ROOT, free_port
 from benchmarks.compare.lab import FAST
 from benchmarks.compare.paid import PATH, order
 from benchmarks.compare.proc import MIB, cpu_seconds, resident
@@ -28,6 +29,7 @@ class Cold:
     metrics = (Metric("seconds", "seconds", 2), Metric("cpu", "CPU seconds", 2), Metric("mib", "MiB then", 0))
 
     def run(self, bench: Bench) -> None:
+        compileall.compile_dir(ROOT / "gateway", quiet=2)  # as those of an installed package are
         starts: dict[str, Callable[[], Target]] = {}
         there = bench.lab.targets(bench.names(PEERS), FAST)  # says which can be had, and makes the teams
         for target in there:
