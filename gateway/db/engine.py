@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import cache, partial
 from time import monotonic
 from typing import Any, TypeVar
@@ -58,8 +58,7 @@ class Database:
         Raises GatewayError 503 when Postgres cannot be asked; lets IntegrityError through.
         """
         with translated():
-            self._lending.make_room()
-            async with self._engine.connect() as plain:
+            async with self._connected() as plain:
                 connection = await plain.execution_options(isolation_level="READ COMMITTED")
                 try:
                     async with connection.begin():
@@ -71,9 +70,15 @@ class Database:
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which every statement commits alone: reads, and verbs of one statement."""
         with translated():
-            self._lending.make_room()
-            async with self._engine.connect() as connection:
+            async with self._connected() as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        async with AsyncExitStack() as stack:
+            with self._lending.asked():
+                connection = await stack.enter_async_context(self._engine.connect())
+            yield connection
 
     async def call(self, function: str, *arguments: object) -> list[Any]:
         """`ask` a function in the schema."""

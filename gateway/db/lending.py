@@ -8,6 +8,8 @@ counts as free, and goes back at once when the pool has no other.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import Context
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -50,6 +52,7 @@ class Lending:
         self._size = size
         self._idle_seconds = idle_seconds
         self._free: list[Lent] = []
+        self._asking = 0  # how many ask the pool right now; it may have none for them
 
     @property
     def free(self) -> int:
@@ -66,13 +69,14 @@ class Lending:
             if not lent.driver.may_be_dead(self._idle_seconds):
                 return lent
             lent.give_back()  # the pool asks it, and makes another if need be
-        lent = Lent(await self._engine.raw_connection())
+        with self.asked():
+            lent = Lent(await self._engine.raw_connection())
         lent.timer = asyncio.get_running_loop().call_later(LENT_SECONDS, self._end, lent, context=Context())
         return lent
 
     def leave(self, lent: Lent) -> None:
         """A call has used it, and its statement has ended."""
-        if lent.over or len(self._free) >= MOST or self._all_taken():
+        if lent.over or len(self._free) >= MOST or self._asking or self._all_taken():
             lent.give_back()
         else:
             self._free.append(lent)
@@ -89,10 +93,16 @@ class Lending:
         finally:
             lent.give_back()
 
-    def make_room(self) -> None:
-        """Somebody takes one from the pool next: it shall not wait for what lies here."""
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """While somebody asks the pool for a connection, who shall not wait for one that lies here, or comes back."""
         if self._free and self._all_taken():
             self._free.pop(0).give_back()
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
 
     def give_all_back(self) -> None:
         """To the pool, for whatever it does with its own."""

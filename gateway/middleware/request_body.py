@@ -16,7 +16,7 @@ from gateway import errors
 from gateway.proxy import generation, strict_json
 from gateway.proxy.exchange import Exchange, RequestBody, exchange_of
 from gateway.proxy.generation import Generation, Operation
-from gateway.proxy.leaving import ClientLeftError
+from gateway.proxy.leaving import ClientLeftError, may_be_asked
 from gateway.proxy.multipart import FormLimits, FormReader, boundary_of
 from gateway.proxy.paid_calls import PaidCalls
 from gateway.spool import SpoolBudget, SpooledBody
@@ -130,7 +130,7 @@ class _Incoming:
 
         Raises ClientLeftError, and GatewayError 408 when it comes too slowly.
         """
-        message = _at_once(self._receive)
+        message = _at_once(self._receive) if may_be_asked(self._receive) else None
         found = b"" if message is None else self._piece(message)
         if self.more and len(found) < least:
             return await self._wait_for(least, found)
@@ -165,7 +165,8 @@ class _Incoming:
 
 
 def _at_once(receive: Receive) -> Message | None:
-    """What there is to receive now, as nearly always the whole body; None when it has to be waited for, anew."""
+    """What there is to receive now, as nearly always the whole body; None when it has to be waited for, anew. Only for
+    a `receive` that forgets who has asked, as our server's does."""
     asked = receive().__await__()
     try:
         asked.send(None)

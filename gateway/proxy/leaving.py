@@ -40,6 +40,11 @@ class Listening:
         return message
 
 
+def may_be_asked(receive: Receive) -> bool:
+    """Whether this comes from `gateway.server`, of which one may ask what there is, and take the question back."""
+    return isinstance(receive, Listening) and receive.asked is not None
+
+
 async def left(receive: Receive) -> None:
     """Returns when the client has gone; its request's body must have been read."""
     while (await receive())["type"] != "http.disconnect":

@@ -53,8 +53,10 @@ def _decode(body: bytes, decoder: json.JSONDecoder) -> Any:
         text = body.decode("utf-8")
         if text[:1] == "{":  # as nearly always: without two searches for white space that is not there
             value, end = decoder.raw_decode(text)
-            if not text[end:].strip(_WHITE_SPACE):
-                return value
+            more = text[end:].lstrip(_WHITE_SPACE)
+            if more:
+                raise json.JSONDecodeError("Extra data", text, len(text) - len(more))
+            return value
         return decoder.decode(text)
     except UnicodeDecodeError as error:
         raise errors.bad_request(f"The JSON body is not valid UTF-8 at byte {error.start}.") from None

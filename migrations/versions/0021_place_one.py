@@ -169,7 +169,7 @@ $$;
 
 # The usual case of one call: it is new, and fits every quota. Any other is left to gateway_hold_calls, which finds its
 # locks taken, and decides. Locks are taken in the same order, and whether the hold is there is seen under the counters'
-# locks, as it is written.
+# locks.
 PLACE_ONE = """
 CREATE FUNCTION gateway_place_call(call gateway_call) RETURNS gateway_placing LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -216,7 +216,8 @@ BEGIN
             FROM quota_periods c WHERE c.id = ANY (call.counters) ORDER BY c.id FOR NO KEY UPDATE
         ) c;
     END IF;
-    IF fits THEN
+    -- To insert it beside another that ends it would be to wait for who waits for these counters.
+    IF fits AND NOT EXISTS (SELECT FROM holds h WHERE h.id = call.id) THEN
         INSERT INTO holds (id, team_id, key_id, request_id, operation, model, quote, counters, placed_at)
         VALUES (call.id, call.team, call.key, call.request, call.operation, call.model, call.quote, call.counters,
                 now())

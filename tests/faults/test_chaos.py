@@ -81,6 +81,13 @@ class Books:
         kept = [ident for ident, hold in self.holds.items() if hold["state"] != "released"]
         return {ident: self.intents[ident].prompt for ident in kept}
 
+    def contradicted(self, ident: str) -> bool:
+        """Whether Pixapi first said that the task has ended well, which was lost on its way, and then that it failed
+        and costs nothing."""
+        hold = self.holds[ident]
+        contradicts = "[fault:duplicate_terminal]" in self.intents[ident].prompt
+        return contradicts and (hold["state"], hold["reason"]) == ("released", "the task failed")
+
     def story(self, prompt: str) -> str:
         """What became of an intent, in order of time."""
         events: list[tuple[float, str]] = []
@@ -190,7 +197,8 @@ def ledger_adds_up(books: Books) -> None:
     settled = sum(row["settled"] for row in books.counters)
     possible = settled + sum(row["held"] for row in books.counters)
     billed = sum(Decimal(str(books.run.sandbox.counters(one)["credits"])) for one in books.run.secrets)
-    assert settled <= billed * MICRO <= possible
+    contradicted = sum(hold["quote"] for ident, hold in books.holds.items() if books.contradicted(ident))
+    assert settled <= billed * MICRO <= possible + contradicted
 
 
 def nothing_is_paid_twice(books: Books) -> None:
@@ -213,7 +221,7 @@ def every_send_is_accounted_for(books: Books) -> None:
     assert {hold["state"] for hold in books.holds.values()} <= {"settled", "released", "unknown"}
     for ident, entries in sends.items():
         if any(entry["executed"] for entry in entries):
-            assert books.holds[ident]["state"] in ("settled", "unknown"), ident
+            assert books.holds[ident]["state"] in ("settled", "unknown") or books.contradicted(ident), ident
         assert sum(entry["status"] in (0, 200) for entry in entries) <= 1, ident
 
 
@@ -223,14 +231,14 @@ def answers_tell_the_truth(books: Books) -> None:
     for intent, answer in books.run.record.paid:
         if answer.is_success:
             answered[intent.prompt].add(answer.content)
-    states = {
-        books.intents[ident].prompt: hold["state"]
+    executed = {
+        books.intents[ident].prompt
         for ident, hold in books.holds.items()
-        if hold["state"] != "released"
+        if hold["state"] != "released" or books.contradicted(ident)
     }
     for prompt, bodies in answered.items():
         assert len(bodies) == 1, prompt
-        assert states.get(prompt) in ("settled", "unknown"), prompt
+        assert prompt in executed, prompt
 
 
 def answers_have_the_contracts_shape(run: Chaos) -> None:

@@ -122,6 +122,27 @@ async def test_who_waits_for_one_gets_it_when_a_call_ends(database: Database) ->
         await call
 
 
+async def test_of_two_calls_that_end_together_each_leaves_its_connection_to_who_waits(
+    database: Database,
+) -> None:
+    await asyncio.gather(*(database.call("pg_sleep", 0.05) for _ in range(SIZE)))
+    async with database.autocommit():
+        calls = [asyncio.create_task(database.call("pg_sleep", 0.1)) for _ in range(SIZE - 1)]
+        await asyncio.sleep(0.03)
+        waiting = [asyncio.create_task(held_for(database, 0.5)) for _ in range(SIZE - 1)]
+        await asyncio.sleep(0.02)
+        time.sleep(0.15)  # the loop is busy while both answers come
+        assert all(await asyncio.gather(*waiting))
+        await asyncio.gather(*calls)
+
+
+async def held_for(database: Database, seconds: float) -> int:
+    async with database.autocommit() as connection:
+        found = await connection.scalar(text("SELECT 1"))
+        await asyncio.sleep(seconds)
+        return int(found or 0)
+
+
 async def test_one_that_the_server_has_ended_meanwhile_is_replaced(
     database: Database, module_database_url: str
 ) -> None:

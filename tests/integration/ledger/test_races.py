@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+import psycopg
 import pytest
 
 from gateway.access import teams
 from gateway.credits import counters, standing
 from gateway.credits.ledger import Ledger
+from gateway.credits.terms import end_item, place_item
 from gateway.errors import GatewayError
-from tests.integration.ledger.book import CREDIT, RELEASED, UNKNOWN, Book, Team, place_all, settled
+from gateway.ids import uuid7
+from tests.integration.ledger.book import CREDIT, RELEASED, UNKNOWN, Book, Team, address, place_all, settled
 
 
 async def change_zone(book: Book, team: Team, zone: str) -> None:
@@ -224,6 +229,34 @@ async def test_a_removed_quota_is_waited_for_by_whoever_opens_its_counter(book: 
         await connection.exec_driver_sql("DELETE FROM quotas")
     assert (await placing).remaining is None
     book.proven()
+
+
+async def test_a_call_placed_once_more_and_the_end_of_its_hold_never_wait_for_each_other(book: Book) -> None:
+    """Its first answer was lost, and its caller has left, when the second is still on its way."""
+    team, hold_id = book.team(), uuid7()
+    await book.quota(team.owner(), "month", 10)
+    place = partial(
+        book.database.call, "gateway_place_calls", json.dumps([place_item(hold_id, team.order())]), "5s"
+    )
+    end = partial(book.database.call, "gateway_end", json.dumps([end_item(hold_id, RELEASED)]), "5s")
+    await place()
+    with psycopg.connect(address(book.url)) as other:
+        other.execute("SELECT FROM quota_periods FOR NO KEY UPDATE")
+        placing = asyncio.create_task(place())
+        await waiting_for_locks(book, 1)
+        ending = asyncio.create_task(end())
+        await waiting_for_locks(book, 2)
+        other.commit()
+    assert (await placing)[0].outcome == "placed"
+    assert (await ending)[0].changed
+    book.proven()
+
+
+async def waiting_for_locks(book: Book, count: int) -> None:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(10):
+        while book.rows(query)[0]["count"] < count:
+            await asyncio.sleep(0.01)
 
 
 async def test_32_callers_on_hot_counters_never_deadlock(book: Book) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -167,6 +167,23 @@ async def test_a_large_form_is_spooled_as_it_came_and_known_by_its_parts_and_tea
     others = {await fingerprint("one", image[:-1] + bytes([image[-1] ^ 1]), 65_536)}
     others |= {await fingerprint("one", image[1:], 65_536), await fingerprint("one", image, 65_536, team=2)}
     assert len(others | {first}) == 4
+
+
+async def test_whoever_cannot_be_asked_twice_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a client in process that sends what a generator makes: it is at work while it is waited for."""
+
+    async def messages() -> AsyncIterator[Message]:
+        for piece in cut(DOCUMENT, 10):
+            await asyncio.sleep(0)
+            yield {"type": "http.request", "body": piece, "more_body": True}
+        yield {"type": "http.request", "body": b"", "more_body": False}
+
+    route = Reading(tmp_path, [])
+    monkeypatch.setattr(route, "receive", messages().__anext__)
+    await route.ask(JSON)
+    assert route.raw == DOCUMENT
 
 
 async def test_nobody_holds_a_seat_by_sending_slowly(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError
-from gateway.middleware.routing import RouteTable
+from gateway.middleware.routing import Application, RouteTable
 from tests.fakes.asgi import call, http, ok
 
 PATHS = [
@@ -75,3 +76,8 @@ async def test_head_is_get_and_others_are_told_what_works() -> None:
 def test_no_two_routes_have_one_path() -> None:
     with pytest.raises(TypeError):
         table("/a", "/b", "/a")
+
+
+def test_any_server_sees_that_it_is_asgi_3() -> None:
+    """They look whether calling the application gives a coroutine."""
+    assert inspect.iscoroutinefunction(Application([], [], lambda _: None).__call__)  # type: ignore[arg-type]
