@@ -117,7 +117,7 @@ class Database:
         return in_use, self._pool_size - in_use
 
     async def close(self) -> None:
-        self._lending.give_all_back()
+        self._lending.close()
         await self._engine.dispose()
 
 

@@ -53,6 +53,7 @@ class Lending:
         self._idle_seconds = idle_seconds
         self._free: list[Lent] = []
         self._asking = 0  # how many ask the pool right now; it may have none for them
+        self._closed = False
 
     @property
     def free(self) -> int:
@@ -76,7 +77,8 @@ class Lending:
 
     def leave(self, lent: Lent) -> None:
         """A call has used it, and its statement has ended."""
-        if lent.over or len(self._free) >= MOST or self._asking or self._all_taken():
+        full = len(self._free) >= MOST or self._asking or self._all_taken()
+        if lent.over or full or self._closed:
             lent.give_back()
         else:
             self._free.append(lent)
@@ -103,6 +105,11 @@ class Lending:
             yield
         finally:
             self._asking -= 1
+
+    def close(self) -> None:
+        """From here on none stays."""
+        self._closed = True
+        self.give_all_back()
 
     def give_all_back(self) -> None:
         """To the pool, for whatever it does with its own."""

@@ -60,6 +60,7 @@ class Process:
         finally:
             hearing.cancel()
             await asyncio.wait([hearing])
+            await self.authenticator.noted()
             await self.client.close()
 
     async def who(self, team: Caller) -> Principal:

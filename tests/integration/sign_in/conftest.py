@@ -78,6 +78,7 @@ async def sites(module_database_url: str) -> AsyncIterator[Sites]:
             stack.push_async_callback(runtime.database.close)
             stack.push_async_callback(runtime.admin_database.close)
             stack.push_async_callback(runtime.cache.close)
+            stack.push_async_callback(runtime.authenticator.noted)
             app = build_app(runtime)
             base = flags.get("server__public_url", "http://gateway.test")
 
