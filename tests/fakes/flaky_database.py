@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,15 @@ class FlakyDatabase(Database):
     async def ask(self, statement: Direct, **values: object) -> list[Any]:
         await self._ask()
         return await super().ask(statement, **values)
+
+    async def close(self) -> None:
+        """When nobody has a connection any more: what goes on beside a test is not cut off by its end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await asyncio.sleep(0.01)
+                while self.connections()[0]:
+                    await asyncio.sleep(0.01)
+        await super().close()
 
     async def _ask(self) -> None:
         self.asked += 1
