@@ -21,11 +21,6 @@ class Application(Starlette):
     ) -> None:
         super().__init__(middleware=middleware)
         self.router = RouteTable(routes, lifespan)
-        self.middleware_stack = self._outermost = self.build_middleware_stack()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The request by way of the middleware. A coroutine function: by that other servers tell which ASGI this is."""
-        await self._outermost(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = self.router
